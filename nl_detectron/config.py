@@ -1,0 +1,104 @@
+"""The config node `MODEL.NON_LOCAL`: its keys, and how they reach the blocks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+
+from nl_detectron.errors import ArgumentError
+
+STAGES = ("res2", "res3", "res4", "res5")
+BACKBONE_BUILDERS = (
+    "build_nl_resnet_backbone",
+    "build_nl_resnet_fpn_backbone",
+    "build_nl_retinanet_resnet_fpn_backbone",
+)
+KEYPOINT_HEAD = "NonLocalKRCNNConvDeconvUpsampleHead"
+
+
+def add_non_local_config(cfg: CfgNode) -> None:
+    """Add `MODEL.NON_LOCAL` with its defaults, in place; a config that has the node keeps it."""
+    if "NON_LOCAL" in cfg.MODEL:
+        return
+    node = CfgNode()
+    # Where blocks go, one list per ResNet stage: k means right before residual block k of the stage
+    # (Python style: -1 before the last one; the number of blocks: after the last one).
+    # Read by the build_nl_* backbones, which refuse to place no block at all.
+    node.RES2 = []
+    node.RES3 = []
+    node.RES4 = [-1]
+    node.RES5 = []
+    # A block after every so many convolutions of the keypoint head (and their ReLU).
+    # Read by MODEL.ROI_KEYPOINT_HEAD.NAME "NonLocalKRCNNConvDeconvUpsampleHead".
+    node.KEYPOINT_HEAD_EVERY = 2
+    # f(x_i, x_j): "gaussian" (Eq. 2), "embedded_gaussian" (Eq. 3), "dot_product" (Eq. 4),
+    # "concatenation" (Eq. 5).
+    node.PAIRWISE = "embedded_gaussian"
+    # The inner channels are d = C / REDUCTION.
+    node.REDUCTION = 2
+    # 2x2 max pooling: "input" (of x, before phi and g), "embedding" (after phi and g), "none".
+    node.SUBSAMPLE = "input"
+    # Divide the logits of the two Gaussian forms by sqrt(d).
+    node.SCALE = True
+    # The norm after W_z: "BN", "SyncBN", "naiveSyncBN", "GN", "FrozenBN", or "" for none.
+    node.NORM = "BN"
+    cfg.MODEL.NON_LOCAL = node
+
+
+def get_cfg() -> CfgNode:
+    """Detectron2's default config with `MODEL.NON_LOCAL`."""
+    cfg = get_detectron2_cfg()
+    add_non_local_config(cfg)
+    return cfg
+
+
+def block_arguments(cfg: CfgNode) -> dict[str, object]:
+    """The keyword arguments of `NonLocalBlock` that the config decides."""
+    node = cfg.MODEL.NON_LOCAL
+    return {
+        "pairwise": node.PAIRWISE,
+        "reduction": node.REDUCTION,
+        "subsample": node.SUBSAMPLE,
+        "scale": node.SCALE,
+        "norm": node.NORM,
+    }
+
+
+@contextmanager
+def reported_as_config_keys() -> Iterator[None]:
+    """Within it a refused argument is reported under its key: `pairwise` as
+    MODEL.NON_LOCAL.PAIRWISE."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.renamed(f"MODEL.NON_LOCAL.{error.name.upper()}") from None
+
+
+def check_placement_is_used(cfg: CfgNode) -> None:
+    """Refuse a config that says where blocks go and names no builder that places them.
+
+    Raises:
+        ArgumentError: such a run would be called "+NL" and have no block in it.
+    """
+    default = get_cfg().MODEL.NON_LOCAL
+    changed = [key for key in default if cfg.MODEL.NON_LOCAL[key] != default[key]]
+    in_backbone = cfg.MODEL.BACKBONE.NAME in BACKBONE_BUILDERS
+    in_head = cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD
+    for key in changed:
+        in_stages = key.lower() in STAGES
+        if in_stages and not in_backbone:
+            _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
+        if key == "KEYPOINT_HEAD_EVERY" and not in_head:
+            _refuse_unused(cfg, key, "MODEL.ROI_KEYPOINT_HEAD.NAME", (KEYPOINT_HEAD,))
+        if not (in_backbone or in_head):
+            _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
+
+
+def _refuse_unused(cfg: CfgNode, key: str, builder: str, builders: tuple[str, ...]) -> None:
+    raise ArgumentError(
+        f"MODEL.NON_LOCAL.{key}",
+        "left at its default where nothing reads it",
+        cfg.MODEL.NON_LOCAL[key],
+        f"Set {builder} to {' or '.join(builders)}.",
+    )

@@ -1,0 +1,236 @@
+"""The non-local block: Section 3.3 and 4.1 of "Non-local Neural Networks", Eq. 6.
+
+    z_i = W_z y_i + x_i                                                         Eq. 6
+
+Deviations from the paper's text, each an option that can be turned back:
+
+- `scale=True` divides the softmax logits by sqrt(d), as the authors' code does. Eq. 2 and 3 have no
+  such factor (`scale=False`).
+- `subsample="input"` pools x before phi and g (x-hat of Section 3.3, the authors' code); the last sentence
+  of 3.3 pools after them (`subsample="embedding"`).
+- With a norm without trainable scale (FrozenBN) or with none, W_z itself starts at zero; the
+  paper zeroes the scale of a BN after W_z (Section 4.1). Either way a new block is the identity.
+"""
+
+import fvcore.nn.weight_init as weight_init
+import torch
+import torch.nn.functional as F
+from detectron2.layers import CNNBlockBase, get_norm
+from torch import Tensor, nn
+
+from nl_detectron.errors import ArgumentError
+
+from .pairwise import concatenation, dot_product, softmax_attention
+
+PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+SUBSAMPLE = ("input", "embedding", "none")
+NORMS = ("", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN")
+_GN_GROUPS = 32  # Detectron2's get_norm("GN")
+
+
+class NonLocalBlock(CNNBlockBase):
+    """A non-local block with one of the four pairwise functions, over 1, 2 or 3 dimensions.
+
+    Children: the 1x1 convolutions `theta`, `phi` (not for "gaussian"), `g` and `out`, the last one with
+    its norm as `out.norm`; for "concatenation" also `w_f`, whose `weight` has 2d elements, theta's half
+    first. They are children of a Detectron2 CNN block, so `freeze()` works as in a ResNet.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dim: int = 2,
+        pairwise: str = "embedded_gaussian",
+        reduction: int = 2,
+        subsample: str = "input",
+        scale: bool = True,
+        norm: str = "BN",
+    ) -> None:
+        """
+        Args:
+            in_channels: C, the channels of x and z.
+            dim: dimensions of a position: 1 (time), 2 (height, width), 3 (time, height, width).
+            pairwise: "gaussian" (Eq. 2), "embedded_gaussian" (Eq. 3), "dot_product" (Eq. 4) or
+                "concatenation" (Eq. 5).
+            reduction: the inner channels are d = C / reduction. It has to divide C.
+            subsample: 2x2 max pooling over height and width, "input": of x before phi and g,
+                "embedding": after phi and g, "none": no pooling. A side of length 1 and time
+                are not pooled.
+            scale: divide the logits of the two Gaussian forms by sqrt(d).
+            norm: the norm after W_z, a name that Detectron2's `get_norm` knows; "" for none.
+
+        Raises:
+            ArgumentError: (a ValueError) for a value outside these rules.
+        """
+        check_block_arguments(
+            in_channels,
+            dim=dim,
+            pairwise=pairwise,
+            reduction=reduction,
+            subsample=subsample,
+            scale=scale,
+            norm=norm,
+        )
+        super().__init__(in_channels, in_channels, stride=1)
+        inner_channels = in_channels // reduction
+        self.pairwise, self.subsample, self.scale = pairwise, subsample, scale
+        self.inner_channels = inner_channels
+        self.logit_scale = inner_channels**-0.5 if scale else 1.0
+
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dim - 1]
+        if pairwise != "gaussian":
+            self.theta = convolution(in_channels, inner_channels, kernel_size=1)
+            self.phi = convolution(in_channels, inner_channels, kernel_size=1)
+        self.g = convolution(in_channels, inner_channels, kernel_size=1)
+        if pairwise == "concatenation":
+            self.w_f = nn.Linear(2 * inner_channels, 1, bias=False)
+        self.out = (_Out1d, _Out2d, _Out3d)[dim - 1](inner_channels, in_channels, norm)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """MSRA initialisation, and whatever makes the new block the identity set to zero."""
+        for name, module in self.named_children():
+            if name == "w_f":  # fan_out, MSRAFill's choice, would be 1 here
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            else:
+                weight_init.c2_msra_fill(module)
+        norm_scale = getattr(self.out.norm, "weight", None)
+        if isinstance(norm_scale, nn.Parameter):
+            nn.init.zeros_(norm_scale)
+        else:  # no norm, or FrozenBN: a zero scale there is a buffer and would stay zero for ever
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (B, C, *S) with `dim` sizes in S. B may be 0.
+
+        Returns:
+            z of the same shape (Eq. 6).
+        """
+        x_hat = _pool(x) if self.subsample == "input" else x
+        g = self.g(x_hat)
+        if hasattr(self, "theta"):
+            theta, phi = self.theta(x), self.phi(x_hat)
+        else:
+            theta, phi = x, x_hat
+        if self.subsample == "embedding":
+            phi, g = _pool(phi), _pool(g)
+
+        y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2))  # (B, d, N)
+        return self.out(y.unflatten(2, x.shape[2:]).to(x.dtype)) + x
+
+    def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """y (B, d, N) of Eq. 1, computed in float32 where the inputs are of half precision.
+
+        Args:
+            theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).
+        """
+        if torch.jit.is_scripting():  # which has no autocast of a device known at run time only
+            return self._operate(theta, phi, g)
+        # Autocast would cast the products back to half precision, where exp(theta . phi) overflows.
+        with torch.autocast(theta.device.type, enabled=False):
+            return self._operate(theta, phi, g)
+
+    def _operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        dtype = torch.promote_types(theta.dtype, torch.float32)
+        theta, phi, g = theta.to(dtype), phi.to(dtype), g.to(dtype)
+        if hasattr(self, "w_f"):
+            return concatenation(theta, phi, g, self.w_f.weight.to(dtype))
+        if self.pairwise == "dot_product":
+            return dot_product(theta, phi, g)
+        return softmax_attention(theta, phi, g, self.logit_scale)
+
+    def extra_repr(self) -> str:
+        text = f"{self.pairwise}, subsample={self.subsample!r}"
+        return f"{text}, scale={self.scale}" if "gaussian" in self.pairwise else text
+
+
+def check_block_arguments(
+    in_channels: int,
+    *,
+    dim: int = 2,
+    pairwise: str,
+    reduction: int,
+    subsample: str,
+    scale: bool,
+    norm: str,
+) -> None:
+    """Refuse what `NonLocalBlock` cannot be built with.
+
+    Raises:
+        ArgumentError: naming the argument, its rule, the value received and the remedy.
+    """
+    _check_one_of("dim", dim, (1, 2, 3))
+    _check_one_of("pairwise", pairwise, PAIRWISE)
+    _check_one_of("subsample", subsample, SUBSAMPLE)
+    _check_one_of("norm", norm, NORMS)
+    if not isinstance(scale, bool):
+        raise ArgumentError("scale", "True or False", scale, "True divides the logits by sqrt(d).")
+    if type(in_channels) is not int or in_channels < 1:
+        raise ArgumentError("in_channels", "a positive integer", in_channels, "Give x's channels.")
+    if type(reduction) is not int or reduction < 1 or in_channels % reduction:
+        rule = f"a positive integer that divides the {in_channels} channels of x"
+        raise ArgumentError("reduction", rule, reduction, "The paper has 2.")
+    if norm == "GN" and in_channels % _GN_GROUPS:
+        rule = f'other than "GN" for {in_channels} channels, which its {_GN_GROUPS} groups do not divide'
+        raise ArgumentError("norm", rule, norm, 'Use "BN" or "".')
+
+
+def _check_one_of(name: str, value: object, choices: tuple) -> None:
+    if type(value) is not type(choices[0]) or value not in choices:
+        rule = "one of " + ", ".join(map(repr, choices))
+        raise ArgumentError(name, rule, value, "Choose one of these.")
+
+
+def _pool(x: Tensor) -> Tensor:
+    """2x2 max pooling over height and width of x (B, C, *S); time and a side of length 1 stay."""
+    if x.dim() == 3:
+        return x
+    height = min(2, x.shape[-2])
+    width = min(2, x.shape[-1])
+    if x.dim() == 4:
+        return F.max_pool2d(x, [height, width])
+    return F.max_pool3d(x, [1, height, width])
+
+
+class _Out:
+    """W_z and its norm (Eq. 6): y (B, d, *S) to W_z y (B, C, *S)."""
+
+    def __init__(self, inner_channels: int, out_channels: int, norm: str) -> None:
+        super().__init__(inner_channels, out_channels, kernel_size=1, bias=not norm)
+        self.norm = get_norm(norm, out_channels)
+
+    def forward(self, y: Tensor) -> Tensor:
+        out = self._conv_forward(y, self.weight, self.bias)
+        if self.norm is None:
+            return out
+        if not torch.jit.is_scripting():  # nested, or TorchScript compiles what it cannot
+            if self._is_single_value(out):
+                return torch.zeros_like(out) + self.norm.bias.view(1, -1, *[1] * (out.dim() - 2))
+        if out.dim() == 4:
+            return self.norm(out)
+        # Detectron2's norms want two spatial dimensions; to a norm all positions are alike.
+        return self.norm(out.flatten(2).unsqueeze(3)).view(out.shape)
+
+    def _is_single_value(self, out: Tensor) -> bool:
+        """Whether the norm has one value per statistic: its own mean, so only the bias is left of it.
+
+        PyTorch refuses that. SyncBN is not meant: its other processes have values too.
+        """
+        if isinstance(self.norm, nn.GroupNorm):
+            return out.numel() == self.norm.num_groups
+        return self.training and type(self.norm) is nn.BatchNorm2d and out.numel() == out.shape[1]
+
+
+class _Out1d(_Out, nn.Conv1d):
+    pass
+
+
+class _Out2d(_Out, nn.Conv2d):
+    pass
+
+
+class _Out3d(_Out, nn.Conv3d):
+    pass

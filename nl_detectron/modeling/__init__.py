@@ -1,0 +1,25 @@
+"""Where non-local blocks go. Importing it registers the backbones and the keypoint head."""
+
+from .backbone import (
+    build_nl_resnet_backbone,
+    build_nl_resnet_fpn_backbone,
+    build_nl_retinanet_resnet_fpn_backbone,
+)
+from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
+from .placement import (
+    insert_non_local,
+    insert_non_local_keypoint,
+    non_local_blocks,
+    summarize_non_local,
+)
+
+__all__ = [
+    "NonLocalKRCNNConvDeconvUpsampleHead",
+    "build_nl_resnet_backbone",
+    "build_nl_resnet_fpn_backbone",
+    "build_nl_retinanet_resnet_fpn_backbone",
+    "insert_non_local",
+    "insert_non_local_keypoint",
+    "non_local_blocks",
+    "summarize_non_local",
+]

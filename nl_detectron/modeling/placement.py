@@ -1,0 +1,168 @@
+"""Where blocks go: Section 4.1 ("right before the last residual block of a stage") and Section 6.
+
+A block is put in place among the children of a stage or head, under a name of its own, so that every
+other child keeps its name and with it its pretrained weights.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from detectron2.modeling.backbone.resnet import ResNet
+from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
+from torch import nn
+
+from nl_detectron.errors import ArgumentError
+from nl_detectron.layers import NonLocalBlock
+
+logger = logging.getLogger(__name__)
+
+
+def insert_non_local(
+    resnet: ResNet, placement: Mapping[str, Sequence[int]], **block_arguments: object
+) -> ResNet:
+    """Put non-local blocks into a Detectron2 ResNet, in place; nothing else of it changes.
+
+    Args:
+        resnet: any depth and residual block, new or with its weights loaded.
+        placement: for each stage, e.g. {"res4": [-1]}, the residual blocks k right before which a
+            non-local block goes; from -n to n in a stage of n blocks, n being after the last.
+            The child is called `non_local_<k>`, with k from 0 to n.
+        block_arguments: of `NonLocalBlock`.
+
+    A block in a stage that is frozen is frozen with it, and stays the identity.
+
+    Returns:
+        The same `resnet`.
+
+    Raises:
+        ArgumentError: (a ValueError) named after the stage or block argument, for a bad value,
+            a stage that is not built, no block at all, or a place that is taken. Nothing is
+            changed then.
+    """
+    stages = dict(zip(resnet.stage_names, resnet.stages, strict=True))
+    new = [
+        (stages[name], index, _new_block(stages[name], index, block_arguments))
+        for name, indices in placement.items()
+        for index in _resolve(name, indices, stages)
+    ]
+    if not new:
+        raise ArgumentError(
+            "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
+        )
+    for stage, index, block in new:
+        before = (_residual_blocks(stage) + [None])[index]
+        _insert(stage, f"non_local_{index}", block, before)
+    return resnet
+
+
+def insert_non_local_keypoint(
+    head: KRCNNConvDeconvUpsampleHead, every: int = 2, **block_arguments: object
+) -> KRCNNConvDeconvUpsampleHead:
+    """Put a block after every `every` convolutions of a keypoint head, and their ReLU, in place.
+
+    The paper's head has 8 convolutions, and a block after every 2 of them (Section 6). The child after
+    convolution k (from 1) is called `non_local_<k>`.
+
+    Returns:
+        The same `head`.
+
+    Raises:
+        ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
+    """
+    relus = [module for name, module in head.named_children() if name.startswith("conv_fcn_relu")]
+    check_every(every, len(relus))
+    children = [*head.children(), None]
+    for k in range(every, len(relus) + 1, every):
+        relu = children.index(relus[k - 1])
+        convolution, following = children[relu - 1], children[relu + 1]
+        block = NonLocalBlock(convolution.out_channels, **block_arguments)
+        _insert(head, f"non_local_{k}", block.to(convolution.weight), following)
+    return head
+
+
+def check_every(every: int, num_convs: int) -> None:
+    """Refuse an `every` with which a head of `num_convs` convolutions gets no block."""
+    if type(every) is not int or not 1 <= every <= num_convs:
+        raise ArgumentError(
+            "keypoint_head_every",
+            f"an integer from 1 to the {num_convs} convolutions of the keypoint head",
+            every,
+            "The paper has 2, of 8.",
+        )
+
+
+def non_local_blocks(model: nn.Module) -> Iterator[tuple[str, NonLocalBlock]]:
+    """The non-local blocks of a model with their full names, in order of their names' modules."""
+    for name, module in model.named_modules():
+        if isinstance(module, NonLocalBlock):
+            yield name, module
+
+
+def summarize_non_local(model: nn.Module) -> str:
+    """How many non-local blocks stand where, a line each; "no non-local block" for a baseline."""
+    lines = []
+    for name, block in non_local_blocks(model):
+        frozen = "" if any(p.requires_grad for p in block.parameters()) else ", frozen"
+        parameters = sum(p.numel() for p in block.parameters())
+        lines.append(
+            f"  {name}: C={block.in_channels}, d={block.inner_channels}, {block.extra_repr()}, "
+            f"{parameters:,} parameters{frozen}"
+        )
+    if not lines:
+        return "no non-local block (a baseline)"
+    return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
+
+
+def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequential]) -> list[int]:
+    """The places asked for in stage `name`, each from 0 to n."""
+    if not indices:
+        return []
+    if name not in stages:
+        built = ", ".join(stages)
+        raise ArgumentError(name, f"empty, as only {built} are built", indices, f"Use {built}.")
+    n = len(_residual_blocks(stages[name]))
+    is_list = isinstance(indices, Sequence) and all(type(k) is int for k in indices)
+    if not is_list or not all(-n <= k <= n for k in indices):
+        rule = f"a list of integers from {-n} to {n}, as the stage has {n} residual blocks"
+        raise ArgumentError(name, rule, indices, "[-1] is right before the last one.")
+    resolved = [k + n if k < 0 else k for k in indices]
+    taken = {child for child, _ in stages[name].named_children()}
+    names = [f"non_local_{k}" for k in resolved]
+    if len(set(names)) < len(names) or taken.intersection(names):
+        raise ArgumentError(name, "a list of free places, each once", indices, "Leave one out.")
+    return resolved
+
+
+def _residual_blocks(stage: nn.Sequential) -> list[nn.Module]:
+    return [child for child in stage if not isinstance(child, NonLocalBlock)]
+
+
+def _new_block(stage: nn.Sequential, index: int, arguments: Mapping[str, object]) -> NonLocalBlock:
+    """A block for the place before residual block `index`: channels, dtype, device and state of it."""
+    residual_blocks = _residual_blocks(stage)
+    after_last = index == len(residual_blocks)
+    channels = residual_blocks[-1].out_channels if after_last else residual_blocks[index].in_channels
+    parameters = list(stage.parameters())
+    block = NonLocalBlock(channels, **arguments).to(parameters[0]).train(stage.training)
+    if not any(p.requires_grad for p in parameters):
+        block.freeze()
+        logger.warning(
+            "A non-local block goes into a frozen stage: it is frozen too and stays the identity, "
+            "unless weights for it are loaded. Lower MODEL.BACKBONE.FREEZE_AT to train it."
+        )
+    return block
+
+
+def _insert(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Module | None) -> None:
+    """Put `block` right before a child of `parent` (None: at the end), in place.
+
+    `ResNet.stages` aliases the stages, so a new Sequential would never be run; and `del parent[i]`
+    would rename the children. So they are taken out and put in again, in order.
+    """
+    children = list(parent.named_children())
+    following = [child for _, child in children].index(before) if before else len(children)
+    for child_name, _ in children[following:]:
+        delattr(parent, child_name)
+    parent.add_module(name, block)
+    for child_name, child in children[following:]:
+        parent.add_module(child_name, child)
