@@ -1,0 +1,34 @@
+"""Non-local blocks (Wang, Girshick, Gupta, He: "Non-local Neural Networks", CVPR 2018) for Detectron2.
+
+Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2.
+"""
+
+from . import data  # noqa: F401  registers the data sets
+from .config import add_non_local_config, get_cfg
+from .errors import ArgumentError
+from .layers import NonLocalBlock
+from .modeling import (
+    NonLocalKRCNNConvDeconvUpsampleHead,
+    build_nl_resnet_backbone,
+    build_nl_resnet_fpn_backbone,
+    build_nl_retinanet_resnet_fpn_backbone,
+    insert_non_local,
+    insert_non_local_keypoint,
+    summarize_non_local,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "NonLocalBlock",
+    "NonLocalKRCNNConvDeconvUpsampleHead",
+    "add_non_local_config",
+    "build_nl_resnet_backbone",
+    "build_nl_resnet_fpn_backbone",
+    "build_nl_retinanet_resnet_fpn_backbone",
+    "get_cfg",
+    "insert_non_local",
+    "insert_non_local_keypoint",
+    "summarize_non_local",
+]

@@ -53,9 +53,23 @@ def get_cfg() -> CfgNode:
     return cfg
 
 
+def non_local_node(cfg: CfgNode) -> CfgNode:
+    """The node `MODEL.NON_LOCAL` of a config.
+
+    Raises:
+        ValueError: if the config lacks it.
+    """
+    if "NON_LOCAL" not in cfg.MODEL:
+        raise ValueError(
+            "MODEL.NON_LOCAL must be in the config, and is not. "
+            "Start from nl_detectron.get_cfg(), or call nl_detectron.add_non_local_config(cfg)."
+        )
+    return cfg.MODEL.NON_LOCAL
+
+
 def block_arguments(cfg: CfgNode) -> dict[str, object]:
     """The keyword arguments of `NonLocalBlock` that the config decides."""
-    node = cfg.MODEL.NON_LOCAL
+    node = non_local_node(cfg)
     return {
         "pairwise": node.PAIRWISE,
         "reduction": node.REDUCTION,

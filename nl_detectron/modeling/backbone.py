@@ -7,11 +7,14 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
-from detectron2.modeling.backbone import build_resnet_backbone, build_resnet_fpn_backbone
-from detectron2.modeling.backbone.fpn import build_retinanet_resnet_fpn_backbone
+from detectron2.modeling.backbone import build_resnet_backbone
+from detectron2.modeling.backbone.fpn import (
+    build_resnet_fpn_backbone,
+    build_retinanet_resnet_fpn_backbone,
+)
 from detectron2.modeling.backbone.resnet import ResNet
 
-from nl_detectron.config import STAGES, block_arguments, reported_as_config_keys
+from nl_detectron.config import STAGES, block_arguments, non_local_node, reported_as_config_keys
 
 from .placement import insert_non_local
 
@@ -39,7 +42,7 @@ def build_nl_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec)
 
 
 def _place(cfg: CfgNode, resnet: ResNet) -> ResNet:
-    placement = {stage: cfg.MODEL.NON_LOCAL[stage.upper()] for stage in STAGES}
+    placement = {stage: non_local_node(cfg)[stage.upper()] for stage in STAGES}
     # What is built after the backbone is then initialised as in the baseline of the same seed.
     with torch.random.fork_rng(devices=[]), reported_as_config_keys():
         return insert_non_local(resnet, placement, **block_arguments(cfg))

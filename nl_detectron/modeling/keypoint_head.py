@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads.keypoint_head import (
     KRCNNConvDeconvUpsampleHead,
 )
 
-from nl_detectron.config import block_arguments, reported_as_config_keys
+from nl_detectron.config import block_arguments, non_local_node, reported_as_config_keys
 from nl_detectron.layers import check_block_arguments
 
 from .placement import check_every, insert_non_local_keypoint
@@ -54,7 +54,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, object]:
         arguments = super().from_config(cfg, input_shape)
-        every, block = cfg.MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY, block_arguments(cfg)
+        every, block = non_local_node(cfg).KEYPOINT_HEAD_EVERY, block_arguments(cfg)
         conv_dims = arguments["conv_dims"]
         with reported_as_config_keys():
             check_every(every, len(conv_dims))

@@ -69,14 +69,18 @@ def insert_non_local_keypoint(
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
-    relus = [module for name, module in head.named_children() if name.startswith("conv_fcn_relu")]
-    check_every(every, len(relus))
-    children = [*head.children(), None]
-    for k in range(every, len(relus) + 1, every):
-        relu = children.index(relus[k - 1])
-        convolution, following = children[relu - 1], children[relu + 1]
-        block = NonLocalBlock(convolution.out_channels, **block_arguments)
-        _insert(head, f"non_local_{k}", block.to(convolution.weight), following)
+    convolutions = [child for child in head if isinstance(child, nn.Conv2d)]
+    check_every(every, len(convolutions))
+    if any(isinstance(child, NonLocalBlock) for child in head):
+        raise ArgumentError("head", "without blocks", type(head).__name__, "It has them already.")
+    blocks = {
+        k: NonLocalBlock(convolutions[k - 1].out_channels, **block_arguments)
+        for k in range(every, len(convolutions) + 1, every)
+    }
+    for k, block in blocks.items():
+        following = convolutions[k] if k < len(convolutions) else head.score_lowres
+        block.to(convolutions[k - 1].weight).train(head.training)
+        _insert(head, f"non_local_{k}", block, following)
     return head
 
 
@@ -115,7 +119,7 @@ def summarize_non_local(model: nn.Module) -> str:
 
 def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequential]) -> list[int]:
     """The places asked for in stage `name`, each from 0 to n."""
-    if not indices:
+    if isinstance(indices, Sequence) and not indices:
         return []
     if name not in stages:
         built = ", ".join(stages)
@@ -160,7 +164,7 @@ def _insert(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Modul
     would rename the children. So they are taken out and put in again, in order.
     """
     children = list(parent.named_children())
-    following = [child for _, child in children].index(before) if before else len(children)
+    following = [child for _, child in children].index(before) if before is not None else len(children)
     for child_name, _ in children[following:]:
         delattr(parent, child_name)
     parent.add_module(name, block)

@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""Draw the shapes data set: shapes and stick figures in COCO's format.
+
+    python datasets/generate_shapes.py --train 1000 --val 200
+
+registers itself as shapes_{train,val} and keypoints_shapes_{train,val}.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nl_detectron.data import datasets_root, write_shapes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=datasets_root(),
+        help="folder of all data sets; DETECTRON2_DATASETS if that is set (default: %(default)s)",
+    )
+    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=160, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    folder = args.root / "shapes"
+    try:
+        new = write_shapes(
+            folder, train=args.train, val=args.val, size=args.size, seed=args.seed
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{folder} {'is drawn' if new else 'is kept, it is this data set already'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Writing the shapes as a data set in COCO's format."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.data.datasets.builtin_meta import (
+    COCO_PERSON_KEYPOINT_NAMES,
+    KEYPOINT_CONNECTION_RULES,
+)
+from tqdm import tqdm
+
+from .shapes import CATEGORIES, Drawn, draw_image
+
+GENERATOR = 1  # what the files say drew them; counts up with every change of what is drawn
+_SPLITS = ("train", "val")
+
+
+def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: int = 0) -> bool:
+    """Draw the shapes data set into `folder`, which appears only when it is whole.
+
+    An image depends on the seed, its split and its index alone, so a larger set of the same seed begins
+    with the smaller one.
+
+    Args:
+        folder: the data set's own: `train/`, `val/` and `annotations/` come into it.
+        train, val: how many images.
+        size: their height and width in pixels.
+
+    Returns:
+        False if `folder` already holds this very data set, which is then kept.
+
+    Raises:
+        ValueError: for a number out of range.
+        FileExistsError: if `folder` holds anything else.
+    """
+    if min(train, val) < 1 or size < 64 or seed < 0:
+        raise ValueError(
+            "--train and --val must be at least 1, --size at least 64 and --seed at least 0; "
+            f"got {train}, {val}, {size} and {seed}."
+        )
+    parameters = {"generator": GENERATOR, "train": train, "val": val, "size": size, "seed": seed}
+    record = folder / "generator.json"
+    if record.is_file() and json.loads(record.read_text()) == parameters:
+        return False
+    if folder.exists():
+        raise FileExistsError(f"{folder} holds another data set: remove it, or choose another root.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".shapes-") as temporary:
+        unfinished = Path(temporary) / "shapes"
+        (unfinished / "annotations").mkdir(parents=True)
+        for split, count in zip(_SPLITS, (train, val), strict=True):
+            _write_split(unfinished, split, count, size, seed)
+        (unfinished / record.name).write_text(json.dumps(parameters))
+        os.rename(unfinished, folder)
+    return True
+
+
+def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
+    """The images of a split, its instances_*.json and its person_keypoints_*.json."""
+    (folder / split).mkdir()
+    images, annotations = [], []
+    for index in tqdm(range(count), desc=f"drawing {split}", unit="image"):
+        rng = np.random.default_rng([seed, _SPLITS.index(split), index])
+        pixels, drawn = draw_image(rng, size)
+        name = f"{index:012d}.jpg"
+        if not cv2.imwrite(str(folder / split / name), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise OSError(f"{folder / split / name} cannot be written")
+        images.append({"id": index, "file_name": name, "height": size, "width": size})
+        for object_ in drawn:
+            annotation = {"id": len(annotations) + 1, "image_id": index, **_annotation(object_)}
+            annotations.append(annotation)
+    dataset = {"info": {"description": f"nl_detectron shapes {split}"}, "images": images}
+    people = [a for a in annotations if "keypoints" in a]
+    plain = [{k: v for k, v in a.items() if "keypoints" not in k} for a in annotations]
+    contents = {
+        "instances": {**dataset, "annotations": plain, "categories": _categories()},
+        "person_keypoints": {**dataset, "annotations": people, "categories": [_person()]},
+    }
+    for kind, content in contents.items():
+        (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content))
+
+
+def _annotation(drawn: Drawn) -> dict[str, object]:
+    """COCO's annotation of an object: polygons, or RLE for a crowd."""
+    rle = mask_util.encode(np.asfortranarray(drawn.mask, np.uint8))
+    if drawn.iscrowd:
+        segmentation = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    else:
+        segmentation = _polygons(drawn.mask)
+        rle = mask_util.merge(mask_util.frPyObjects(segmentation, *drawn.mask.shape))
+    annotation = {
+        "category_id": CATEGORIES.index(drawn.category) + 1,
+        "iscrowd": int(drawn.iscrowd),
+        "segmentation": segmentation,
+        "area": float(mask_util.area(rle)),
+        "bbox": mask_util.toBbox(rle).tolist(),
+    }
+    if drawn.keypoints is not None:
+        annotation["keypoints"] = drawn.keypoints.flatten().tolist()
+        annotation["num_keypoints"] = int(np.count_nonzero(drawn.keypoints[:, 2]))
+    return annotation
+
+
+def _polygons(mask: np.ndarray) -> list[list[float]]:
+    """The outlines of a mask's parts; of a part too small for one, its box."""
+    contours, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    polygons = []
+    for contour in contours:
+        x, y, width, height = cv2.boundingRect(contour)
+        box = [x, y, x + width, y, x + width, y + height, x, y + height]
+        large = len(contour) >= 3 and cv2.contourArea(contour) > 0
+        polygons.append([float(v) for v in (contour.flatten() if large else box)])
+    return polygons
+
+
+def _categories() -> list[dict[str, object]]:
+    return [{"id": index, "name": name} for index, name in enumerate(CATEGORIES, start=1)]
+
+
+def _person() -> dict[str, object]:
+    names = list(COCO_PERSON_KEYPOINT_NAMES)
+    skeleton = [[names.index(a) + 1, names.index(b) + 1] for a, b, _ in KEYPOINT_CONNECTION_RULES]
+    return {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}

@@ -1,0 +1,120 @@
+"""The command line of train_net.py: Detectron2's flags, checked before anything is built."""
+
+import argparse
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import yaml
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from nl_detectron import model_zoo
+from nl_detectron.config import get_cfg
+
+from .preflight import check
+from .trainer import Trainer
+
+EPILOG = """
+Examples:
+
+Train on 8 GPUs, on one, or on the CPU where there is none:
+    $ train_net.py --num-gpus 8 --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
+
+Evaluate a checkpoint on the config's test set:
+    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
+
+Continue after an interruption, or change any key of the config:
+    $ train_net.py --config-file CONFIG --resume
+    $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
+
+Two machines:
+    (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
+    (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
+    args = default_argument_parser(EPILOG).parse_args(argv)
+    try:
+        cfg = load_config(args)
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
+    """Train or evaluate in this process; what `Trainer.test` returns, under --eval-only."""
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
+    if not args.eval_only:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        return None
+    model = Trainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_tta(cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def load_config(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of a command line, checked as far as no model is needed for it.
+
+    Raises:
+        ValueError: naming what is wrong with the config, and the remedy.
+        OSError: if a file of it cannot be read.
+    """
+    if not args.config_file:
+        raise ValueError("--config-file must be given. The configs are in configs/.")
+    args.config_file = _find_config(args.config_file)
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (KeyError, AssertionError, yaml.YAMLError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ValueError(f"{args.config_file}, with {args.opts or 'no overrides'}: {reason}") from None
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        print("No GPU is available: MODEL.DEVICE is set to cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.ENABLED is set to False.")
+        cfg.SOLVER.AMP.ENABLED = False
+    check(cfg, args)
+    cfg.freeze()
+    return cfg
+
+
+def _find_config(name: str) -> str:
+    """A config file by its path, or by its name relative to the shipped configs."""
+    if os.path.isfile(name):
+        return name
+    try:
+        return model_zoo.get_config_file(name.removeprefix("configs/"))
+    except RuntimeError:
+        raise ValueError(
+            f"--config-file must be a file or a config of nl_detectron; got {name!r}. "
+            "The configs are in configs/."
+        ) from None

@@ -1,0 +1,69 @@
+"""The configs this package ships, under the function names of `detectron2.model_zoo`."""
+
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from .config import get_cfg
+
+__all__ = ["get", "get_config", "get_config_file"]
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def get_config_file(config_path: str) -> str:
+    """The real path of a shipped config.
+
+    Args:
+        config_path: a name relative to `configs/`, e.g.
+            "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml".
+
+    Raises:
+        RuntimeError: as in Detectron2, if there is no such config.
+    """
+    # Installed, the configs are package data; in a checkout they lie beside the package.
+    folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+    for path in (folder / config_path for folder in folders):
+        if path.is_file():
+            return str(path)
+    raise RuntimeError(f"{config_path} not available in the model zoo of nl_detectron!")
+
+
+def get_config(config_path: str, trained: bool = False) -> CfgNode:
+    """The config of a shipped model.
+
+    Args:
+        config_path: as in `get_config_file`.
+        trained: would set MODEL.WEIGHTS to weights trained with this config.
+
+    Raises:
+        RuntimeError: as in Detectron2, if there is no such config, or if `trained` is true: this
+            project publishes no trained weights yet.
+    """
+    config_file = get_config_file(config_path)
+    if trained:
+        raise RuntimeError(f"Pretrained model for {config_path} is not available!")
+    cfg = get_cfg()
+    cfg.merge_from_file(config_file)
+    return cfg
+
+
+def get(config_path: str, trained: bool = False, device: str | None = None) -> nn.Module:
+    """A shipped model, in training mode, with the weights of its config's MODEL.WEIGHTS.
+
+    Args:
+        config_path, trained: as in `get_config`.
+        device: instead of the config's; None is the GPU, or the CPU where there is no GPU.
+    """
+    cfg = get_config(config_path, trained)
+    if device is None and not torch.cuda.is_available():
+        device = "cpu"
+    if device is not None:
+        cfg.MODEL.DEVICE = device
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model

@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Train and evaluate: `train_net.py --help` has examples."""
+
+from nl_detectron.engine import main
+
+if __name__ == "__main__":
+    main()
