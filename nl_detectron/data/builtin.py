@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import (
     COCO_PERSON_KEYPOINT_FLIP_MAP,
@@ -19,7 +20,10 @@ def datasets_root() -> Path:
 
 
 def register_shapes(root: Path) -> None:
-    """Register shapes_{train,val} and keypoints_shapes_{train,val} in `root`/shapes."""
+    """Register shapes_{train,val} and keypoints_shapes_{train,val} in `root`/shapes.
+
+    Called again, it moves them to the new `root`.
+    """
     folder = root / "shapes"
     keypoints = {
         "thing_classes": ["person"],
@@ -35,4 +39,8 @@ def register_shapes(root: Path) -> None:
         for split in ("train", "val"):
             json_file = folder / "annotations" / f"{kind}_{split}.json"
             images = folder / split
-            register_coco_instances(f"{name}_{split}", metadata, str(json_file), str(images))
+            dataset = f"{name}_{split}"
+            if dataset in DatasetCatalog.list():
+                DatasetCatalog.remove(dataset)
+                MetadataCatalog.remove(dataset)
+            register_coco_instances(dataset, metadata, str(json_file), str(images))

@@ -1,0 +1,70 @@
+"""What several tests share: light models, small data sets, and the real COCO subset if there is one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import read_image
+
+from nl_detectron import model_zoo
+from nl_detectron.data import register_shapes, write_shapes
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data sets with small shapes, which are registered there."""
+    root = tmp_path_factory.mktemp("datasets")
+    write_shapes(root / "shapes", train=12, val=6, size=96)
+    register_shapes(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def coco_root() -> Path:
+    """DETECTRON2_DATASETS, if it holds COCO 2017 in the layout Detectron2 expects."""
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser().resolve()
+    if not (root / "coco" / "annotations" / "instances_val2017.json").is_file():
+        pytest.skip("needs COCO 2017 below DETECTRON2_DATASETS")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photo(request: pytest.FixtureRequest) -> np.ndarray:
+    """(H, W, 3) uint8 BGR: an image of COCO val2017, or a drawn one where COCO is not there."""
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    images = sorted((root / "coco" / "val2017").glob("*.jpg"))
+    if not images:
+        images = sorted((request.getfixturevalue("shapes_root") / "shapes" / "val").glob("*.jpg"))
+    return read_image(images[0], format="BGR")
+
+
+@pytest.fixture
+def mask_cfg() -> CfgNode:
+    """A light Mask R-CNN with one non-local block, on the CPU."""
+    return _light("mask_rcnn_R_18_FPN_nl_shapes.yaml")
+
+
+@pytest.fixture
+def keypoint_cfg() -> CfgNode:
+    """A light Keypoint R-CNN with four non-local blocks in the head, on the CPU."""
+    return _light("keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml")
+
+
+def _light(name: str) -> CfgNode:
+    cfg = model_zoo.get_config(f"quick_schedules/{name}")
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.SEED = 1
+    return cfg

@@ -1,0 +1,249 @@
+"""The block against the loops of reference.py, its gradients, its initialisation and its limits."""
+
+import math
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from reference import reference_block
+from torch import nn
+
+from nl_detectron import NonLocalBlock
+
+PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+SUBSAMPLE = ("input", "embedding", "none")
+SIZES = {1: (7,), 2: (5, 4), 3: (2, 3, 4)}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
+
+
+def randomize(block: NonLocalBlock) -> NonLocalBlock:
+    """A block as if trained: no parameter or statistic at its initial value."""
+    for name, tensor in block.state_dict().items():
+        if "running_var" in name:
+            tensor.uniform_(0.5, 2.0)
+        elif tensor.is_floating_point():
+            tensor.copy_(torch.randn_like(tensor) * 0.5)
+    return block
+
+
+@pytest.mark.parametrize("dim", SIZES)
+@pytest.mark.parametrize("subsample", SUBSAMPLE)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+@pytest.mark.parametrize("norm", ["", "BN"])
+@pytest.mark.parametrize("scale", [True, False])
+def test_equals_the_equations(
+    pairwise: str, subsample: str, dim: int, norm: str, scale: bool
+) -> None:
+    block = NonLocalBlock(
+        6, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm, scale=scale
+    )
+    block = randomize(block).double().eval()
+    x = torch.randn(2, 6, *SIZES[dim], dtype=torch.float64)
+    expected = reference_block(
+        x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=scale
+    )
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+    assert not block(x).equal(x)
+
+
+@pytest.mark.parametrize("subsample", SUBSAMPLE)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_float32_is_close_to_the_equations(pairwise: str, subsample: str) -> None:
+    block = randomize(NonLocalBlock(8, pairwise=pairwise, subsample=subsample, norm="")).eval()
+    x = torch.randn(1, 8, 5, 7)
+    expected = reference_block(
+        x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True
+    )
+    torch.testing.assert_close(block(x).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dim", SIZES)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_gradients(pairwise: str, dim: int) -> None:
+    block = randomize(NonLocalBlock(4, dim=dim, pairwise=pairwise, norm="")).double()
+    x = torch.randn(1, 4, *SIZES[dim], dtype=torch.float64, requires_grad=True)
+    parameters = dict(block.named_parameters())
+
+    def call(x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(block, dict(zip(parameters, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(call, (x, *parameters.values()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_new_block_is_the_identity(
+    pairwise: str, norm: str, training: bool, dtype: torch.dtype
+) -> None:
+    for dim, size in SIZES.items():
+        for subsample in SUBSAMPLE:
+            block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
+            x = torch.randn(2, 32, *size).to(dtype)
+            out = block.to(dtype).train(training)(x)
+            assert out.dtype == dtype
+            assert out.equal(x)
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_new_block_learns(pairwise: str, norm: str) -> None:
+    """Zero initialisation leaves what is zero a gradient, and everything else after one step."""
+    block = NonLocalBlock(32, pairwise=pairwise, norm=norm)
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    x = torch.randn(4, 32, 6, 6)
+    for is_new in (True, False):
+        z = block(x)
+        assert z.equal(x) == is_new
+        optimizer.zero_grad()
+        (z * torch.linspace(-1, 1, 32).view(1, -1, 1, 1)).square().mean().backward()
+        optimizer.step()
+    idle = [name for name, p in block.named_parameters() if not p.grad.abs().sum() > 0]
+    # Softmax does not see what all its logits share: theta's product with phi's bias.
+    assert idle == [] or (idle == ["phi.bias"] and "gaussian" in pairwise)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("subsample", SUBSAMPLE)
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_empty_batch_and_smallest_maps(
+    pairwise: str, subsample: str, norm: str, training: bool
+) -> None:
+    for dim in SIZES:
+        block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
+        block.train(training)
+        for batch, side in ((0, 4), (1, 1), (2, 1), (1, 3)):
+            x = torch.randn(batch, 32, *[side] * dim, requires_grad=True)
+            z = block(x)
+            assert z.equal(x)
+            z.sum().backward()
+            assert x.grad.shape == x.shape
+        statistics = [b for name, b in block.named_buffers() if "running" in name]
+        assert all(b.isfinite().all() for b in statistics)
+
+
+def test_a_side_of_one_is_not_pooled() -> None:
+    block = NonLocalBlock(4, pairwise="dot_product", norm="")
+    seen = []
+    block.phi.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
+    for size in ((1, 6), (5, 1), (1, 1), (5, 6)):
+        block(torch.randn(1, 4, *size))
+    assert [tuple(shape) for shape in seen] == [(1, 3), (2, 1), (1, 1), (2, 3)]
+
+
+def test_time_is_not_pooled() -> None:
+    seen = []
+    for dim, size in SIZES.items():
+        block = NonLocalBlock(4, dim=dim)
+        block.g.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
+        block(torch.randn(1, 4, *size))
+    assert [tuple(shape) for shape in seen] == [(7,), (2, 2), (2, 1, 2)]
+
+
+def test_initialisation() -> None:
+    """MSRA: standard deviation sqrt(2 / fan_out) for 1x1 convolutions, zero biases."""
+    block = NonLocalBlock(512, pairwise="concatenation")
+    for convolution in (block.theta, block.phi, block.g, block.out):
+        deviation = math.sqrt(2 / convolution.out_channels)
+        assert convolution.weight.std().item() == pytest.approx(deviation, rel=0.02)
+        assert convolution.bias is None or not convolution.bias.any()
+    assert block.w_f.weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.1)
+    assert block.w_f.weight.numel() == 2 * block.inner_channels
+    assert not block.out.norm.weight.any()
+    for norm in ("", "FrozenBN"):
+        out = NonLocalBlock(32, norm=norm).out
+        assert not out.weight.any()
+
+
+def test_children_and_keys() -> None:
+    expected = {
+        "gaussian": ["g", "out"],
+        "embedded_gaussian": ["theta", "phi", "g", "out"],
+        "dot_product": ["theta", "phi", "g", "out"],
+        "concatenation": ["theta", "phi", "g", "w_f", "out"],
+    }
+    for pairwise, children in expected.items():
+        block = NonLocalBlock(8, pairwise=pairwise)
+        assert [name for name, _ in block.named_children()] == children
+        assert isinstance(block.out.norm, nn.BatchNorm2d)
+    assert set(NonLocalBlock(8, norm="").state_dict()) == {
+        f"{name}.{kind}" for name in ("theta", "phi", "g", "out") for kind in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_parameters_and_multiply_adds(pairwise: str) -> None:
+    """The block of the paper's Figure 2: C 1024, d 512; three or four 1x1 convolutions."""
+    block = NonLocalBlock(1024, pairwise=pairwise, norm="")
+    convolutions = 2 if pairwise == "gaussian" else 4
+    biases = (convolutions - 1) * 512 + 1024
+    w_f = 1024 if pairwise == "concatenation" else 0
+    parameters = sum(p.numel() for p in block.parameters())
+    assert parameters == convolutions * 1024 * 512 + biases + w_f
+
+
+def test_freeze() -> None:
+    block = NonLocalBlock(32).freeze()
+    assert not any(p.requires_grad for p in block.parameters())
+    assert isinstance(block.out.norm, FrozenBatchNorm2d)
+    x = torch.randn(1, 32, 4, 4)
+    assert block(x).equal(x)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("pairwise", ["gaussian", "embedded_gaussian"])
+def test_half_precision_accumulates_the_softmax_in_float32(
+    pairwise: str, dtype: torch.dtype
+) -> None:
+    """x . x overflows float16 at 65504 and loses its digits in bfloat16; here it does neither."""
+    block = randomize(NonLocalBlock(64, pairwise=pairwise, norm="")).eval()
+    x = (100 * torch.randn(1, 64, 6, 6)).to(dtype)
+    assert (x.float().square().sum(1) > 65504).all()
+    half = block.to(dtype)(x)
+    assert half.isfinite().all()
+    expected = block.float()(x.float())
+    relative_error = (half.float() - expected).abs().max() / expected.abs().max()
+    assert relative_error < 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_autocast(pairwise: str) -> None:
+    block = randomize(NonLocalBlock(16, pairwise=pairwise)).eval()
+    x = torch.randn(2, 16, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = block(x)
+    assert out.dtype == torch.float32  # x is added in its own precision
+    residual, expected = out - x, block(x) - x
+    assert (residual - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_scripting_and_tracing(pairwise: str) -> None:
+    block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
+    x, other = torch.randn(1, 8, 5, 6), torch.randn(2, 8, 7, 4)
+    assert torch.jit.script(block)(x).equal(block(x))
+    assert torch.jit.trace(block, x)(other).equal(block(other))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pairwise": "softmax"}, "pairwise must be one of 'gaussian', .*got 'softmax'"),
+        ({"pairwise": 1}, "pairwise must be one of .*got 1"),
+        ({"subsample": True}, "subsample must be one of 'input', .*got True"),
+        ({"dim": 4}, "dim must be one of 1, 2, 3; got 4"),
+        ({"reduction": 5}, "reduction must be a positive integer that divides the 32 .*got 5"),
+        ({"reduction": 0}, "reduction must be .*got 0"),
+        ({"reduction": 2.0}, "reduction must be .*got 2.0"),
+        ({"scale": 1}, "scale must be True or False; got 1"),
+        ({"norm": "LayerNorm"}, "norm must be one of .*got 'LayerNorm'"),
+        ({"norm": "GN", "in_channels": 48}, 'norm must be other than "GN" for 48 channels'),
+        ({"in_channels": 0}, "in_channels must be a positive integer; got 0"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NonLocalBlock(**{"in_channels": 32, **arguments})

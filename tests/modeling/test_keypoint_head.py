@@ -1,0 +1,82 @@
+"""The registered keypoint head: order, keys, initialisation, no regions, and a model around it."""
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import build_keypoint_head
+from detectron2.structures import Boxes, Instances, Keypoints
+
+from nl_detectron import NonLocalBlock
+
+SHAPE = ShapeSpec(channels=16, height=14, width=14)
+
+
+def build(cfg: CfgNode, conv_dims: list[int], baseline: bool = False) -> torch.nn.Module:
+    cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = conv_dims
+    if baseline:
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = "KRCNNConvDeconvUpsampleHead"
+    torch.manual_seed(5)
+    return build_keypoint_head(cfg, SHAPE)
+
+
+def regions(count: int) -> list[Instances]:
+    """An image with `count` regions that are both proposals and truth."""
+    instances = Instances((64, 64))
+    instances.proposal_boxes = Boxes(torch.tensor([[4.0, 4.0, 40.0, 60.0]]).repeat(count, 1))
+    instances.pred_boxes = instances.proposal_boxes
+    keypoints = torch.tensor([20.0, 30.0, 2.0]).repeat(count, 17, 1)
+    instances.gt_keypoints = Keypoints(keypoints)
+    return [instances]
+
+
+@pytest.mark.parametrize("conv_dims", [[32] * 8, [64, 32, 64, 32, 16], [16, 16]])
+def test_is_detectron2s_head_with_blocks(keypoint_cfg: CfgNode, conv_dims: list[int]) -> None:
+    """Keys, initialisation from the same seed, and outputs are Detectron2's, to the bit."""
+    model = build(keypoint_cfg, conv_dims).eval()
+    baseline = build(keypoint_cfg, conv_dims, baseline=True).eval()
+    state = model.state_dict()
+    assert all(state[key].equal(value) for key, value in baseline.state_dict().items())
+    new = [key for key in state if key not in baseline.state_dict()]
+    blocks = {key.split(".")[0] for key in new}
+    assert blocks == {f"non_local_{k}" for k in range(2, len(conv_dims) + 1, 2)}
+    features = torch.randn(3, 16, 14, 14)
+    assert model.layers(features).equal(baseline.layers(features))
+
+
+def test_paper_head() -> None:
+    from nl_detectron import model_zoo
+
+    cfg = model_zoo.get_config("COCO-Keypoints/keypoint_rcnn_R_101_FPN_nl_head_1x.yaml")
+    with torch.device("meta"):
+        model = build_keypoint_head(cfg, ShapeSpec(channels=256, height=14, width=14))
+    blocks = [child for child in model if isinstance(child, NonLocalBlock)]
+    assert [(block.in_channels, block.inner_channels) for block in blocks] == [(512, 256)] * 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_any_number_of_regions(keypoint_cfg: CfgNode, count: int) -> None:
+    model = build(keypoint_cfg, [32] * 4)
+    features = torch.randn(count, 16, 14, 14, requires_grad=True)
+    loss = model.train()(features, regions(count))["loss_keypoint"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    (instances,) = model.eval()(features.detach(), regions(count))
+    assert instances.pred_keypoints.shape == (count, 17, 3)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize("every", [0, -1, 5, 1.0])
+def test_bad_every(keypoint_cfg: CfgNode, every: object) -> None:
+    keypoint_cfg.MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY = every
+    with pytest.raises(
+        ValueError, match="MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY must be an integer from 1 to the 4"
+    ):
+        build(keypoint_cfg, [32] * 4)
+
+
+def test_bad_block_argument_names_its_key(keypoint_cfg: CfgNode) -> None:
+    keypoint_cfg.MODEL.NON_LOCAL.REDUCTION = 3
+    with pytest.raises(ValueError, match="MODEL.NON_LOCAL.REDUCTION must be .* the 32 channels"):
+        build(keypoint_cfg, [16, 32])

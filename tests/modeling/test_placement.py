@@ -1,0 +1,237 @@
+"""Where insert_non_local puts blocks, and that nothing else of the ResNet or head moves."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone.resnet import (
+    BasicBlock,
+    BasicStem,
+    BottleneckBlock,
+    DeformBottleneckBlock,
+    ResNet,
+)
+from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nl_detectron import (
+    NonLocalBlock,
+    insert_non_local,
+    insert_non_local_keypoint,
+    summarize_non_local,
+)
+
+BLOCKS_PER_STAGE = {
+    18: [2, 2, 2, 2],
+    34: [3, 4, 6, 3],
+    50: [3, 4, 6, 3],
+    101: [3, 4, 23, 3],
+    152: [3, 8, 36, 3],
+}
+
+
+def resnet(
+    blocks: list[int],
+    block_class: type = BasicBlock,
+    freeze_at: int = 0,
+    out_features: tuple[str, ...] = ("res2", "res3", "res4", "res5"),
+    **arguments: object,
+) -> ResNet:
+    """A ResNet with few channels."""
+    stages, in_channels = [], 8
+    for stage, (count, out_channels) in enumerate(zip(blocks, (8, 16, 32, 64), strict=True)):
+        if block_class is not BasicBlock:
+            arguments["bottleneck_channels"] = 8
+        stages.append(
+            ResNet.make_stage(
+                block_class,
+                count,
+                stride_per_block=[1 if stage == 0 else 2] + [1] * (count - 1),
+                in_channels=in_channels,
+                out_channels=out_channels,
+                **arguments,
+            )
+        )
+        in_channels = out_channels
+    return ResNet(BasicStem(3, 8), stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+def head(convolutions: int = 8) -> KRCNNConvDeconvUpsampleHead:
+    return KRCNNConvDeconvUpsampleHead(
+        ShapeSpec(channels=16, height=14, width=14),
+        num_keypoints=17,
+        conv_dims=[32] * convolutions,
+        loss_normalizer=1.0,
+    )
+
+
+def order(stage: torch.nn.Sequential) -> list[str]:
+    return [name for name, _ in stage.named_children()]
+
+
+@pytest.mark.parametrize("depth", BLOCKS_PER_STAGE)
+def test_every_depth(depth: int) -> None:
+    model = resnet(BLOCKS_PER_STAGE[depth])
+    keys = set(model.state_dict())
+    insert_non_local(model, {"res4": [-1]})
+    n = BLOCKS_PER_STAGE[depth][2]
+    assert order(model.res4)[-3:] == [str(n - 2), f"non_local_{n - 1}", str(n - 1)]
+    assert keys < set(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("indices", "expected"),
+    [
+        ([0], ["non_local_0", "0", "1", "2"]),
+        ([-3], ["non_local_0", "0", "1", "2"]),
+        ([1], ["0", "non_local_1", "1", "2"]),
+        ([-1], ["0", "1", "non_local_2", "2"]),
+        ([3], ["0", "1", "2", "non_local_3"]),
+        ([3, 0], ["non_local_0", "0", "1", "2", "non_local_3"]),
+    ],
+)
+def test_index(indices: list[int], expected: list[str]) -> None:
+    model = resnet([2, 2, 3, 2])
+    insert_non_local(model, {"res4": indices})
+    assert order(model.res4) == expected
+    assert model.stages[2] is model.res4  # ResNet.forward walks `stages`
+
+
+@settings(deadline=None, max_examples=25)
+@given(data=st.data(), blocks=st.lists(st.integers(1, 6), min_size=4, max_size=4))
+def test_any_placement_keeps_the_keys_and_the_order(data: st.DataObject, blocks: list[int]) -> None:
+    places = {
+        f"res{2 + i}": data.draw(st.lists(st.integers(0, n), unique=True))
+        for i, n in enumerate(blocks)
+    }
+    if not any(places.values()):
+        places["res4"] = [0]
+    model = resnet(blocks)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    insert_non_local(model, places)
+    after = model.state_dict()
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+    assert all("non_local_" in name for name in set(after) - set(before))
+    for stage, n in zip(model.stages, blocks, strict=True):
+        asked = places[f"res{2 + model.stages.index(stage)}"]
+        expected = []
+        for k in range(n + 1):
+            expected += [f"non_local_{k}"] * (k in asked) + [str(k)] * (k < n)
+        assert order(stage) == expected
+
+
+@pytest.mark.parametrize("block_class", [BasicBlock, BottleneckBlock], ids=["basic", "bottleneck"])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_new_blocks_change_nothing(block_class: type, norm: str) -> None:
+    baseline = resnet([2, 2, 3, 2], block_class, norm=norm).eval()
+    model = insert_non_local(
+        copy.deepcopy(baseline), {"res2": [1], "res3": [0, -1], "res4": [3], "res5": [1]}
+    )
+    image = torch.randn(2, 3, 96, 64)
+    expected, features = baseline(image), model(image)
+    assert all(features[name].equal(expected[name]) for name in expected)
+    model.res4.non_local_3.out.norm.weight.data.fill_(1)
+    assert not model(image)["res4"].equal(expected["res4"])
+
+
+def test_resnext_and_deformable_blocks() -> None:
+    grouped = insert_non_local(resnet([1, 1, 2, 1], BottleneckBlock, num_groups=4), {"res4": [-1]})
+    grouped(torch.randn(1, 3, 64, 64))
+    model = insert_non_local(resnet([1, 1, 2, 1], DeformBottleneckBlock), {"res4": [-1, 2]})
+    assert order(model.res4) == ["0", "non_local_1", "1", "non_local_2"]
+
+
+def test_block_before_the_first_has_the_channels_and_stride_of_the_stage_before() -> None:
+    model = insert_non_local(resnet([1, 1, 2, 1]), {"res4": [0, 1]})
+    assert model.res4.non_local_0.in_channels == 16
+    assert model.res4.non_local_1.in_channels == 32
+    assert model(torch.randn(1, 3, 64, 64))["res4"].shape[2:] == (4, 4)
+
+
+def test_into_a_built_model() -> None:
+    """dtype and mode are those of the stage; blocks may come one after another."""
+    model = resnet([1, 1, 3, 1]).double().eval()
+    insert_non_local(model, {"res4": [-1]})
+    insert_non_local(model, {"res4": [0, -2]}, pairwise="dot_product", norm="")
+    assert order(model.res4) == ["non_local_0", "0", "non_local_1", "1", "non_local_2", "2"]
+    block = model.res4.non_local_2
+    assert block.theta.weight.dtype == torch.float64
+    assert not block.training
+    model(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+
+
+def test_frozen_stage_freezes_its_block(caplog: pytest.LogCaptureFixture) -> None:
+    model = resnet([2, 2, 2, 2], freeze_at=2)
+    with caplog.at_level(logging.WARNING):
+        insert_non_local(model, {"res2": [-1], "res4": [-1]})
+    assert not any(p.requires_grad for p in model.res2.parameters())
+    assert all(p.requires_grad for p in model.res4.non_local_1.parameters())
+    assert "frozen" in caplog.text
+    assert "res2.non_local_1" in summarize_non_local(model)
+    assert summarize_non_local(model).count("frozen") == 1
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        ({"res4": [3]}, r"res4 must be a list of integers from -2 to 2.*got \[3\]"),
+        ({"res4": [-3]}, r"res4 must be a list of integers from -2 to 2.*got \[-3\]"),
+        ({"res4": [1, -1]}, r"res4 must be a list of free places.*got \[1, -1\]"),
+        ({"res4": [True]}, r"res4 must be a list of integers.*got \[True\]"),
+        ({"res4": 1}, "res4 must be a list of integers.*got 1"),
+        ({"res4": 0}, "res4 must be a list of integers.*got 0"),
+        ({"res4": "1"}, "res4 must be a list of integers.*got '1'"),
+        ({"res5": [0]}, r"res5 must be empty, as only res2, res3, res4 are built; got \[0\]"),
+        ({"res4": []}, r"res4 must be a list with a block.*got \[\]"),
+        ({}, "res4 must be a list with a block"),
+    ],
+)
+def test_bad_placement(placement: dict[str, object], message: str) -> None:
+    model = resnet([2, 2, 2, 2], out_features=("res4",))
+    with pytest.raises(ValueError, match=message):
+        insert_non_local(model, placement)
+    assert not any(isinstance(module, NonLocalBlock) for module in model.modules())
+
+
+def test_taken_place_and_failed_call_change_nothing() -> None:
+    model = insert_non_local(resnet([2, 2, 2, 2]), {"res4": [-1]})
+    with pytest.raises(ValueError, match="free places"):
+        insert_non_local(model, {"res3": [0], "res4": [1]})
+    with pytest.raises(ValueError, match="pairwise"):
+        insert_non_local(model, {"res3": [0]}, pairwise="none")
+    assert sum(isinstance(module, NonLocalBlock) for module in model.modules()) == 1
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "every", "after"),
+    [(8, 2, [2, 4, 6, 8]), (8, 3, [3, 6]), (7, 2, [2, 4, 6]), (4, 1, [1, 2, 3, 4]), (1, 1, [1])],
+)
+def test_keypoint_head(convolutions: int, every: int, after: list[int]) -> None:
+    baseline = head(convolutions).eval()
+    model = insert_non_local_keypoint(copy.deepcopy(baseline), every)
+    expected = []
+    for k in range(1, convolutions + 1):
+        expected += [f"conv_fcn{k}", f"conv_fcn_relu{k}"] + [f"non_local_{k}"] * (k in after)
+    assert order(model) == [*expected, "score_lowres"]
+    regions = torch.randn(3, 16, 14, 14)
+    assert model.layers(regions).equal(baseline.layers(regions))
+
+
+def test_keypoint_head_refuses() -> None:
+    with pytest.raises(ValueError, match="keypoint_head_every must be an integer from 1 to the 4"):
+        insert_non_local_keypoint(head(4), every=5)
+    model = insert_non_local_keypoint(head(2))
+    with pytest.raises(ValueError, match="without blocks"):
+        insert_non_local_keypoint(model)
+
+
+def test_summary() -> None:
+    assert summarize_non_local(resnet([1, 1, 1, 1])) == "no non-local block (a baseline)"
+    model = insert_non_local(resnet([1, 1, 2, 1]), {"res3": [0], "res4": [-1]})
+    first, *lines = summarize_non_local(model).splitlines()
+    assert first == "2 non-local blocks:"
+    assert ["res3.non_local_0" in lines[0], "res4.non_local_1" in lines[1]] == [True, True]
+    assert "C=32, d=16, embedded_gaussian" in lines[1]
