@@ -30,9 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.root / "shapes"
     try:
-        new = write_shapes(
-            folder, train=args.train, val=args.val, size=args.size, seed=args.seed
-        )
+        new = write_shapes(folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{folder} {'is drawn' if new else 'is kept, it is this data set already'}")

@@ -17,8 +17,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = (
-    "detectron2-cdo==0.5 "
-    "--hash=sha256:53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18\n"
+    "detectron2-cdo==0.5 --hash=sha256:53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18\n"
 )
 VERSION = "0.5+pure"
 PROJECTS = {
@@ -156,8 +155,7 @@ def build_wheel(folder: Path) -> Path:
         f"Summary: Detectron2 0.5 without its compiled operators\nLicense: Apache-2.0\n{requires}"
     )
     (info / "WHEEL").write_text(
-        "Wheel-Version: 1.0\nGenerator: install_detectron2\n"
-        "Root-Is-Purelib: true\nTag: py3-none-any\n"
+        "Wheel-Version: 1.0\nGenerator: install_detectron2\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
     run("wheel", "pack", tree, "--dest-dir", folder)
     (wheel,) = folder.glob("detectron2-*.whl")

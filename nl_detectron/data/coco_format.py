@@ -108,9 +108,7 @@ def _annotation(drawn: Drawn) -> dict[str, object]:
 
 def _polygons(mask: np.ndarray) -> list[list[float]]:
     """The outlines of a mask's parts; of a part too small for one, its box."""
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     polygons = []
     for contour in contours:
         x, y, width, height = cv2.boundingRect(contour)

@@ -73,9 +73,7 @@ def _place(
             return
 
 
-def _paint(
-    rng: np.random.Generator, image: np.ndarray, drawn: list[Drawn], new: Drawn
-) -> None:
+def _paint(rng: np.random.Generator, image: np.ndarray, drawn: list[Drawn], new: Drawn) -> None:
     """Paint `new` in front of all that is drawn, whose masks and keypoints it then hides."""
     image[new.mask] = rng.integers(0, 160, 3)
     for other in drawn:
@@ -91,9 +89,7 @@ def _paint(
                 cv2.circle(image, (int(x), int(y)), max(1, len(image) // 150), (255, 255, 255), -1)
 
 
-def _shape(
-    rng: np.random.Generator, side: int, center: np.ndarray | None = None
-) -> Drawn:
+def _shape(rng: np.random.Generator, side: int, center: np.ndarray | None = None) -> Drawn:
     """A circle, square or triangle, at `center` (x, y) or anywhere inside the image."""
     radius = rng.uniform(0.07, 0.15) * side
     if center is None:

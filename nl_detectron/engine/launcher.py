@@ -94,8 +94,8 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
     except (KeyError, AssertionError, yaml.YAMLError) as error:
-        reason = error.args[0] if error.args else type(error).__name__
-        raise ValueError(f"{args.config_file}, with {args.opts or 'no overrides'}: {reason}") from None
+        reason = " ".join(str(error).strip("'\"").split())  # YAML's errors have several lines
+        raise ValueError(f"{args.config_file} {' '.join(args.opts)}: {reason}") from None
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         print("No GPU is available: MODEL.DEVICE is set to cpu.")
         cfg.MODEL.DEVICE = "cpu"

@@ -206,7 +206,7 @@ class _Out:
         out = self._conv_forward(y, self.weight, self.bias)
         if self.norm is None:
             return out
-        if not torch.jit.is_scripting():  # nested, or TorchScript compiles what it cannot
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
             if self._is_single_value(out):
                 return torch.zeros_like(out) + self.norm.bias.view(1, -1, *[1] * (out.dim() - 2))
         if out.dim() == 4:

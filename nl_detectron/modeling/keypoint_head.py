@@ -44,9 +44,7 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
         Raises:
             ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
         """
-        super().__init__(
-            input_shape, num_keypoints=num_keypoints, conv_dims=conv_dims, **kwargs
-        )
+        super().__init__(input_shape, num_keypoints=num_keypoints, conv_dims=conv_dims, **kwargs)
         # What is built after this head is then initialised as in the baseline of the same seed.
         with torch.random.fork_rng(devices=[]):
             insert_non_local_keypoint(self, non_local_every, **(non_local_arguments or {}))

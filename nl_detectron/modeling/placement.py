@@ -50,7 +50,7 @@ def insert_non_local(
             "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
         )
     for stage, index, block in new:
-        before = (_residual_blocks(stage) + [None])[index]
+        before = [*_residual_blocks(stage), None][index]
         _insert(stage, f"non_local_{index}", block, before)
     return resnet
 

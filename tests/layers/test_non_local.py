@@ -32,17 +32,11 @@ def randomize(block: NonLocalBlock) -> NonLocalBlock:
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 @pytest.mark.parametrize("norm", ["", "BN"])
 @pytest.mark.parametrize("scale", [True, False])
-def test_equals_the_equations(
-    pairwise: str, subsample: str, dim: int, norm: str, scale: bool
-) -> None:
-    block = NonLocalBlock(
-        6, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm, scale=scale
-    )
+def test_equals_the_equations(pairwise: str, subsample: str, dim: int, norm: str, scale: bool) -> None:
+    block = NonLocalBlock(6, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm, scale=scale)
     block = randomize(block).double().eval()
     x = torch.randn(2, 6, *SIZES[dim], dtype=torch.float64)
-    expected = reference_block(
-        x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=scale
-    )
+    expected = reference_block(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=scale)
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
     assert not block(x).equal(x)
 
@@ -52,9 +46,7 @@ def test_equals_the_equations(
 def test_float32_is_close_to_the_equations(pairwise: str, subsample: str) -> None:
     block = randomize(NonLocalBlock(8, pairwise=pairwise, subsample=subsample, norm="")).eval()
     x = torch.randn(1, 8, 5, 7)
-    expected = reference_block(
-        x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True
-    )
+    expected = reference_block(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True)
     torch.testing.assert_close(block(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -75,9 +67,7 @@ def test_gradients(pairwise: str, dim: int) -> None:
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_new_block_is_the_identity(
-    pairwise: str, norm: str, training: bool, dtype: torch.dtype
-) -> None:
+def test_new_block_is_the_identity(pairwise: str, norm: str, training: bool, dtype: torch.dtype) -> None:
     for dim, size in SIZES.items():
         for subsample in SUBSAMPLE:
             block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
@@ -109,9 +99,7 @@ def test_new_block_learns(pairwise: str, norm: str) -> None:
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
 @pytest.mark.parametrize("subsample", SUBSAMPLE)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_empty_batch_and_smallest_maps(
-    pairwise: str, subsample: str, norm: str, training: bool
-) -> None:
+def test_empty_batch_and_smallest_maps(pairwise: str, subsample: str, norm: str, training: bool) -> None:
     for dim in SIZES:
         block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
         block.train(training)
@@ -195,9 +183,7 @@ def test_freeze() -> None:
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("pairwise", ["gaussian", "embedded_gaussian"])
-def test_half_precision_accumulates_the_softmax_in_float32(
-    pairwise: str, dtype: torch.dtype
-) -> None:
+def test_half_precision_accumulates_the_softmax_in_float32(pairwise: str, dtype: torch.dtype) -> None:
     """x . x overflows float16 at 65504 and loses its digits in bfloat16; here it does neither."""
     block = randomize(NonLocalBlock(64, pairwise=pairwise, norm="")).eval()
     x = (100 * torch.randn(1, 64, 6, 6)).to(dtype)

@@ -61,9 +61,7 @@ def test_baseline_checkpoint_is_a_warm_start(
     assert all("non_local_" in name and state[name].equal(new[name]) for name in missing)
     assert sum("non_local_" in name for name in state) == len(missing)
 
-    baseline_predictor = DefaultPredictor(
-        _with_weights(baseline_of(cfg), str(save(baseline, tmp_path)))
-    )
+    baseline_predictor = DefaultPredictor(_with_weights(baseline_of(cfg), str(save(baseline, tmp_path))))
     _assert_same_detections(predictor(photo), baseline_predictor(photo), kind)
 
 
@@ -98,25 +96,22 @@ def caffe2_name(name: str) -> str:
 def test_caffe2_backbone_is_a_warm_start(mask_cfg: CfgNode, tmp_path: Path) -> None:
     """Caffe2 has no statistics of its BN, and underscores for dots: `__author__` is not there."""
     mask_cfg.MODEL.RESNETS.NORM = "FrozenBN"
-    torch.manual_seed(1)
-    baseline = build_model(baseline_of(mask_cfg)).eval()
-    state = baseline.backbone.bottom_up.state_dict()
-    blobs = {
-        caffe2_name(name): tensor.numpy() for name, tensor in state.items() if "running" not in name
-    }
+    state = build_model(baseline_of(mask_cfg)).backbone.bottom_up.state_dict()
+    blobs = {caffe2_name(name): tensor.numpy() for name, tensor in state.items() if "running" not in name}
     path = tmp_path / "R-18.pkl"
     path.write_bytes(pickle.dumps({"blobs": blobs}))
 
-    torch.manual_seed(2)
-    model = build_model(mask_cfg).eval()
+    baseline, model = build_model(baseline_of(mask_cfg)).eval(), build_model(mask_cfg).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    DetectionCheckpointer(baseline).load(str(path))
     DetectionCheckpointer(model).load(str(path))
-    after = model.state_dict()
-    backbone = model.backbone.bottom_up.state_dict()
-    assert all(backbone[name].equal(tensor) for name, tensor in state.items())
-    kept = [name for name in after if "non_local_" in name]
-    assert kept
-    assert all(after[name].equal(before[name]) for name in kept)
+    after, expected = model.state_dict(), baseline.state_dict()
+    assert expected["backbone.bottom_up.stem.conv1.weight"].equal(state["stem.conv1.weight"])
+    backbone = [name for name in expected if name.startswith("backbone.bottom_up.")]
+    assert all(after[name].equal(expected[name]) for name in backbone)
+    new = [name for name in after if "non_local_" in name]
+    assert len(new) == 12
+    assert all(after[name].equal(before[name]) for name in new)
     image = torch.randn(1, 3, 64, 96)
     features, expected = model.backbone.bottom_up(image), baseline.backbone.bottom_up(image)
     assert all(features[name].equal(expected[name]) for name in expected)

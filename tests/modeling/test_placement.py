@@ -104,8 +104,7 @@ def test_index(indices: list[int], expected: list[str]) -> None:
 @given(data=st.data(), blocks=st.lists(st.integers(1, 6), min_size=4, max_size=4))
 def test_any_placement_keeps_the_keys_and_the_order(data: st.DataObject, blocks: list[int]) -> None:
     places = {
-        f"res{2 + i}": data.draw(st.lists(st.integers(0, n), unique=True))
-        for i, n in enumerate(blocks)
+        f"res{2 + i}": data.draw(st.lists(st.integers(0, n), unique=True)) for i, n in enumerate(blocks)
     }
     if not any(places.values()):
         places["res4"] = [0]

@@ -1,0 +1,170 @@
+"""train_net.py as a user runs it: in a process of its own, from another directory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nl_detectron.engine import main
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
+SMALL = (
+    "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 SOLVER.STEPS () "
+    "MODEL.DEVICE cpu SEED 1"
+).split()
+COCO = "INPUT.MAX_SIZE_TEST 160 INPUT.MAX_SIZE_TRAIN 160".split()
+
+
+def train_net(root: Path, output: Path, *arguments: str) -> str:
+    """Run train_net.py; all that it prints."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), *arguments]
+    result = subprocess.run(
+        [*command, *SMALL, "OUTPUT_DIR", str(output)],
+        cwd=output.parent,
+        env={**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def average_precision(printed: str) -> dict[str, list[float]]:
+    """Detectron2's copypaste lines: the metrics of each task."""
+    lines = [line.split("copypaste: ")[1] for line in printed.splitlines() if "copypaste: " in line]
+    return {
+        name.removeprefix("Task: "): [float(value) for value in values.split(",")]
+        for name, values in zip(lines[::3], lines[2::3], strict=True)
+    }
+
+
+def assert_same(results: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    assert results.keys() == expected.keys()
+    for task in expected:
+        np.testing.assert_array_equal(results[task], expected[task])  # a nan equals a nan
+
+
+def test_train_resume_and_evaluate(shapes_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    config = ("--config-file", str(CONFIGS / MASK))
+    printed = train_net(shapes_root, output, *config, "SOLVER.MAX_ITER", "3")
+    assert "This model has 1 non-local block:" in printed
+    assert "backbone.bottom_up.res4.non_local_1" in printed
+    assert "Starting training from iteration 0" in printed
+    assert {"bbox", "segm"} == set(average_precision(printed))
+    assert (output / "model_final.pth").is_file()
+
+    printed = train_net(shapes_root, output, *config, "--resume", "SOLVER.MAX_ITER", "5")
+    assert "Starting training from iteration 3" in printed
+    trained = average_precision(printed)
+    checkpoint = torch.load(output / "model_final.pth", weights_only=True)
+    assert checkpoint["iteration"] == 4
+
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
+    printed = train_net(shapes_root, tmp_path / "evaluation", *config, *weights)
+    assert_same(average_precision(printed), trained)
+    assert "Starting training" not in printed
+
+
+def test_keypoints(shapes_root: Path, tmp_path: Path) -> None:
+    config = ("--config-file", KEYPOINT)  # by its name in the model zoo
+    printed = train_net(shapes_root, tmp_path / "run", *config, "SOLVER.MAX_ITER", "2")
+    assert "This model has 4 non-local blocks:" in printed
+    assert {"bbox", "keypoints"} == set(average_precision(printed))
+
+
+def test_mask_on_coco(coco_root: Path, tmp_path: Path) -> None:
+    """On real images: train, resume, and evaluate without training."""
+    output = tmp_path / "run"
+    overrides = "DATASETS.TRAIN ('coco_2017_train',) DATASETS.TEST ('coco_2017_val',)"
+    overrides = [*overrides.split(), "MODEL.ROI_HEADS.NUM_CLASSES", "80", *COCO]
+    config = ("--config-file", str(CONFIGS / MASK))
+    train_net(coco_root, output, *config, *overrides, "SOLVER.MAX_ITER", "2")
+    resume = ("--resume", "SOLVER.MAX_ITER", "3")
+    trained = average_precision(train_net(coco_root, output, *config, *resume, *overrides))
+    assert set(trained) == {"bbox", "segm"}
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
+    printed = train_net(coco_root, tmp_path / "evaluation", *config, *weights, *overrides)
+    assert_same(average_precision(printed), trained)
+
+
+def test_keypoints_on_coco(coco_root: Path, tmp_path: Path) -> None:
+    overrides = (
+        "DATASETS.TRAIN ('keypoints_coco_2017_train',) DATASETS.TEST ('keypoints_coco_2017_val',)"
+    ).split()
+    config = ("--config-file", str(CONFIGS / KEYPOINT))
+    printed = train_net(coco_root, tmp_path / "run", *config, *overrides, *COCO, "SOLVER.MAX_ITER", "2")
+    assert set(average_precision(printed)) == {"bbox", "keypoints"}
+
+
+def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), "--config-file", "no.yaml"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --config-file must be a file or a config of nl_detectron")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "--config-file must be given"),
+        ("--config-file {mask} MODEL.NO_SUCH_KEY 1", "MODEL.NO_SUCH_KEY"),
+        ("--config-file {mask} MODEL.NON_LOCAL.RES4", "odd length"),
+        ("--config-file {mask} MODEL.NON_LOCAL.RES4 x", "Type mismatch"),
+        ("--config-file {mask} MODEL.NON_LOCAL.RES4 [7]", "MODEL.NON_LOCAL.RES4 must be a list of"),
+        ("--config-file {mask} MODEL.NON_LOCAL.RES4 []", "MODEL.NON_LOCAL.RES4 must be a list with"),
+        ("--config-file {mask} MODEL.NON_LOCAL.PAIRWISE max", "MODEL.NON_LOCAL.PAIRWISE must be one"),
+        ("--config-file {keypoint} MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY 9", "HEAD_EVERY must be an"),
+        ("--config-file {keypoint} MODEL.NON_LOCAL.RES3 [1]", "RES3 must be left at its default"),
+        ("--config-file {keypoint} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
+        ("--config-file {mask} MODEL.BACKBONE.NAME no_backbone", "no_backbone"),
+        ("--config-file {mask} MODEL.RESNETS.DEPTH 51", "cannot build this model"),
+        ("--config-file {mask} DATASETS.TRAIN ('shapes_trian',)", "Did you mean shapes_train"),
+        ("--config-file {mask} DATASETS.TRAIN ()", "DATASETS.TRAIN must name a data set to train on"),
+        ("--config-file {mask} DATASETS.TEST ('lvis_v1_val',)", "Set DETECTRON2_DATASETS"),
+        ("--config-file {mask} MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL"),
+        ("--config-file {mask} --num-gpus 64", "--num-gpus must be at most"),
+        ("--config-file {broken}", "mapping values are not allowed"),
+        ("--config-file {no_base}", "No such file or directory"),
+    ],
+)
+def test_mistakes(
+    arguments: str,
+    message: str,
+    shapes_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "broken.yaml").write_text("MODEL: a: b")
+    (tmp_path / "no_base.yaml").write_text("_BASE_: nowhere.yaml")
+    names = {"broken": str(tmp_path / "broken.yaml"), "no_base": str(tmp_path / "no_base.yaml")}
+    values = [argument.format(mask=MASK, keypoint=KEYPOINT, **names) for argument in arguments.split()]
+    output = ["OUTPUT_DIR", str(tmp_path / "output")] if values and "RES4" not in values[-1] else []
+    with pytest.raises(SystemExit) as stopped:
+        main([*values, *output])
+    assert message in stopped.value.code
+    assert stopped.value.code.startswith("error: ")
+    assert "\n" not in stopped.value.code
+
+
+def test_without_gpu_it_runs_on_the_cpu(
+    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says so; mixed precision, which Detectron2 has for GPUs only, is turned off too."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "empty").mkdir()
+    size = "INPUT.MIN_SIZE_TEST 64 SOLVER.AMP.ENABLED True DATASETS.TEST ()".split()
+    main(["--config-file", MASK, "--eval-only", *size, "OUTPUT_DIR", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert printed.count("No GPU is available: MODEL.DEVICE is set to cpu.") == 1
+    assert printed.count("SOLVER.AMP.ENABLED is set to False.") == 1

@@ -1,0 +1,70 @@
+"""The config node, and configs that would train a "+NL" model without a block in it."""
+
+import pytest
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+
+from nl_detectron import add_non_local_config, get_cfg
+from nl_detectron.config import check_placement_is_used
+
+
+def test_defaults() -> None:
+    assert dict(get_cfg().MODEL.NON_LOCAL) == {
+        "RES2": [],
+        "RES3": [],
+        "RES4": [-1],
+        "RES5": [],
+        "KEYPOINT_HEAD_EVERY": 2,
+        "PAIRWISE": "embedded_gaussian",
+        "REDUCTION": 2,
+        "SUBSAMPLE": "input",
+        "SCALE": True,
+        "NORM": "BN",
+    }
+
+
+def test_is_idempotent() -> None:
+    cfg = get_detectron2_cfg()
+    add_non_local_config(cfg)
+    cfg.MODEL.NON_LOCAL.RES4 = [1, 2]
+    add_non_local_config(cfg)
+    assert cfg.MODEL.NON_LOCAL.RES4 == [1, 2]
+    cfg.freeze()
+    add_non_local_config(cfg)
+
+
+def test_touches_nothing_else() -> None:
+    cfg = get_cfg()
+    del cfg.MODEL["NON_LOCAL"]
+    assert cfg == get_detectron2_cfg()
+
+
+def test_misspelt_key() -> None:
+    with pytest.raises((KeyError, AssertionError), match="MODEL.NON_LOCAL.PAIRWIZE"):
+        get_cfg().merge_from_list(["MODEL.NON_LOCAL.PAIRWIZE", "gaussian"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.NON_LOCAL.RES3", [1]], r"RES3 must be left at its default.*got \[1\].*BACKBONE"),
+        (["MODEL.NON_LOCAL.PAIRWISE", "gaussian"], "PAIRWISE must be left at its default"),
+        (["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1], "KEYPOINT_HEAD_EVERY must be left .*ROI_KEYPOINT"),
+    ],
+)
+def test_a_placement_that_nothing_reads_is_refused(overrides: list, message: str) -> None:
+    cfg = get_cfg()
+    check_placement_is_used(cfg)
+    cfg.merge_from_list(overrides)
+    with pytest.raises(ValueError, match="MODEL.NON_LOCAL." + message):
+        check_placement_is_used(cfg)
+
+
+def test_a_placement_that_is_read_is_accepted(mask_cfg: CfgNode, keypoint_cfg: CfgNode) -> None:
+    mask_cfg.merge_from_list(["MODEL.NON_LOCAL.RES3", [1], "MODEL.NON_LOCAL.NORM", "GN"])
+    check_placement_is_used(mask_cfg)
+    keypoint_cfg.merge_from_list(["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1])
+    check_placement_is_used(keypoint_cfg)
+    keypoint_cfg.MODEL.NON_LOCAL.RES3 = [1]
+    with pytest.raises(ValueError, match=r"NON_LOCAL.RES3 must be left .*build_nl_resnet_backbone"):
+        check_placement_is_used(keypoint_cfg)
