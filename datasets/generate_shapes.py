@@ -3,14 +3,15 @@
 
     python datasets/generate_shapes.py --train 1000 --val 200
 
-registers itself as shapes_{train,val} and keypoints_shapes_{train,val}.
+draws what Detectron2 then knows as shapes_{train,val} and keypoints_shapes_{train,val}, if it is below
+DETECTRON2_DATASETS (or ./datasets).
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from nl_detectron.data import datasets_root, write_shapes
+from nl_detectron.errors import one_line_errors
 
 
 def main() -> None:
@@ -29,10 +30,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     folder = args.root / "shapes"
-    try:
+    with one_line_errors():
         new = write_shapes(folder, train=args.train, val=args.val, size=args.size, seed=args.seed)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     print(f"{folder} {'is drawn' if new else 'is kept, it is this data set already'}")
 
 

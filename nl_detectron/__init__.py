@@ -3,7 +3,7 @@
 Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2.
 """
 
-from . import data  # noqa: F401  registers the data sets
+from . import data, model_zoo  # importing data registers the data sets
 from .config import add_non_local_config, get_cfg
 from .errors import ArgumentError
 from .layers import NonLocalBlock
@@ -27,8 +27,10 @@ __all__ = [
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
+    "data",
     "get_cfg",
     "insert_non_local",
     "insert_non_local_keypoint",
+    "model_zoo",
     "summarize_non_local",
 ]

@@ -3,10 +3,14 @@
 from detectron2.engine import DefaultTrainer
 
 
-def checkpoint_optimizer(trainer: DefaultTrainer) -> None:
-    """Let the trainer's checkpoints hold the optimizer's state (momentum), so that a resume has it.
+def complete_checkpoints(trainer: DefaultTrainer) -> None:
+    """Let the trainer's checkpoints hold what a resume needs beside the weights: the optimizer's state
+    (momentum) and, in mixed precision, the scale of the gradients.
 
-    Main saves it within the trainer's own state; 0.5 does not save it at all.
+    Main saves both within the trainer's own state; 0.5 saves neither.
     """
-    if "_trainer" not in trainer.state_dict():
-        trainer.checkpointer.add_checkpointable("optimizer", trainer.optimizer)
+    if "_trainer" in trainer.state_dict():
+        return
+    trainer.checkpointer.add_checkpointable("optimizer", trainer.optimizer)
+    if trainer.cfg.SOLVER.AMP.ENABLED:
+        trainer.checkpointer.add_checkpointable("grad_scaler", trainer._trainer.grad_scaler)

@@ -1,6 +1,6 @@
 """The config node `MODEL.NON_LOCAL`: its keys, and how they reach the blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
@@ -41,7 +41,8 @@ def add_non_local_config(cfg: CfgNode) -> None:
     node.SUBSAMPLE = "input"
     # Divide the logits of the two Gaussian forms by sqrt(d).
     node.SCALE = True
-    # The norm after W_z: "BN", "SyncBN", "naiveSyncBN", "GN", "FrozenBN", or "" for none.
+    # The norm after W_z: "BN", "SyncBN", "naiveSyncBN", "GN", "FrozenBN", or "" for none. In several
+    # processes naiveSyncBN needs a region in each: not for a keypoint head.
     node.NORM = "BN"
     cfg.MODEL.NON_LOCAL = node
 
@@ -81,38 +82,46 @@ def block_arguments(cfg: CfgNode) -> dict[str, object]:
 
 @contextmanager
 def reported_as_config_keys() -> Iterator[None]:
-    """Within it a refused argument is reported under its key: `pairwise` as
-    MODEL.NON_LOCAL.PAIRWISE."""
+    """Within it a refused argument is reported under its key, `pairwise` as MODEL.NON_LOCAL.PAIRWISE."""
     try:
         yield
     except ArgumentError as error:
-        raise error.renamed(f"MODEL.NON_LOCAL.{error.name.upper()}") from None
+        key = "KEYPOINT_HEAD_EVERY" if error.name == "every" else error.name.upper()
+        raise error.renamed(f"MODEL.NON_LOCAL.{key}") from None
 
 
-def check_placement_is_used(cfg: CfgNode) -> None:
-    """Refuse a config that says where blocks go and names no builder that places them.
+def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
+    """Refuse a config that says something of blocks and names no builder that places them.
+
+    Args:
+        given: keys that the user gave explicitly, and that may have their default value.
 
     Raises:
         ArgumentError: such a run would be called "+NL" and have no block in it.
     """
-    default = get_cfg().MODEL.NON_LOCAL
-    changed = [key for key in default if cfg.MODEL.NON_LOCAL[key] != default[key]]
+    default, node = get_cfg().MODEL.NON_LOCAL, non_local_node(cfg)
     in_backbone = cfg.MODEL.BACKBONE.NAME in BACKBONE_BUILDERS
-    in_head = cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD
-    for key in changed:
-        in_stages = key.lower() in STAGES
-        if in_stages and not in_backbone:
-            _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
+    in_head = cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD
+    if in_head and not cfg.MODEL.KEYPOINT_ON:
+        raise ArgumentError(
+            "MODEL.ROI_KEYPOINT_HEAD.NAME",
+            "a head without non-local blocks where there is no keypoint head",
+            KEYPOINT_HEAD,
+            "Set MODEL.KEYPOINT_ON to True.",
+        )
+    for key in default:
+        if node[key] == default[key] and f"MODEL.NON_LOCAL.{key}" not in given:
+            continue
         if key == "KEYPOINT_HEAD_EVERY" and not in_head:
             _refuse_unused(cfg, key, "MODEL.ROI_KEYPOINT_HEAD.NAME", (KEYPOINT_HEAD,))
-        if not (in_backbone or in_head):
+        if not in_backbone and (key.lower() in STAGES or not in_head):
             _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
 
 
 def _refuse_unused(cfg: CfgNode, key: str, builder: str, builders: tuple[str, ...]) -> None:
     raise ArgumentError(
         f"MODEL.NON_LOCAL.{key}",
-        "left at its default where nothing reads it",
+        "left alone where nothing reads it",
         cfg.MODEL.NON_LOCAL[key],
         f"Set {builder} to {' or '.join(builders)}.",
     )

@@ -1,7 +1,17 @@
-"""The one way an argument is refused."""
+"""How a user's mistake is refused, and how a command line reports it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.multiprocessing import ProcessExitedException
 
 
-class ArgumentError(ValueError):
+class UserError(ValueError):
+    """A user's mistake. The message is one line with the name, the rule, the value and the remedy."""
+
+
+class ArgumentError(UserError):
     """A refused argument: its name, the rule it broke, the value received and the remedy."""
 
     def __init__(self, name: str, rule: str, value: object, remedy: str) -> None:
@@ -11,3 +21,19 @@ class ArgumentError(ValueError):
     def renamed(self, name: str) -> "ArgumentError":
         """The same refusal under the name by which the user gave the value, e.g. a config key."""
         return ArgumentError(name, self.rule, self.value, self.remedy)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Within it, a user's mistake or a file that fails ends the program in one line, with exit code 1.
+
+    Anything else is a bug and keeps its traceback.
+    """
+    try:
+        yield
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except ProcessExitedException as error:  # a process of a launcher, which has said why
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 
 from nl_detectron import model_zoo
-from nl_detectron.data import register_shapes, write_shapes
+from nl_detectron.data import datasets_root, register_shapes, write_shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
@@ -33,7 +33,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coco_root() -> Path:
     """DETECTRON2_DATASETS, if it holds COCO 2017 in the layout Detectron2 expects."""
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser().resolve()
+    root = datasets_root().resolve()
     if not (root / "coco" / "annotations" / "instances_val2017.json").is_file():
         pytest.skip("needs COCO 2017 below DETECTRON2_DATASETS")
     return root
@@ -42,8 +42,7 @@ def coco_root() -> Path:
 @pytest.fixture(scope="session")
 def photo(request: pytest.FixtureRequest) -> np.ndarray:
     """(H, W, 3) uint8 BGR: an image of COCO val2017, or a drawn one where COCO is not there."""
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
-    images = sorted((root / "coco" / "val2017").glob("*.jpg"))
+    images = sorted((datasets_root() / "coco" / "val2017").glob("*.jpg"))
     if not images:
         images = sorted((request.getfixturevalue("shapes_root") / "shapes" / "val").glob("*.jpg"))
     return read_image(images[0], format="BGR")

@@ -47,9 +47,9 @@ def test_misspelt_key() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MODEL.NON_LOCAL.RES3", [1]], r"RES3 must be left at its default.*got \[1\].*BACKBONE"),
-        (["MODEL.NON_LOCAL.PAIRWISE", "gaussian"], "PAIRWISE must be left at its default"),
-        (["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1], "KEYPOINT_HEAD_EVERY must be left .*ROI_KEYPOINT"),
+        (["MODEL.NON_LOCAL.RES3", [1]], r"RES3 must be left alone.*got \[1\].*BACKBONE"),
+        (["MODEL.NON_LOCAL.PAIRWISE", "gaussian"], "PAIRWISE must be left alone"),
+        (["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1], "KEYPOINT_HEAD_EVERY must be left alone.*ROI_KEYPOINT"),
     ],
 )
 def test_a_placement_that_nothing_reads_is_refused(overrides: list, message: str) -> None:
@@ -66,5 +66,18 @@ def test_a_placement_that_is_read_is_accepted(mask_cfg: CfgNode, keypoint_cfg: C
     keypoint_cfg.merge_from_list(["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1])
     check_placement_is_used(keypoint_cfg)
     keypoint_cfg.MODEL.NON_LOCAL.RES3 = [1]
-    with pytest.raises(ValueError, match=r"NON_LOCAL.RES3 must be left .*build_nl_resnet_backbone"):
+    with pytest.raises(ValueError, match=r"NON_LOCAL.RES3 must be left alone.*build_nl_resnet_backbone"):
+        check_placement_is_used(keypoint_cfg)
+
+
+def test_a_default_value_given_in_vain_is_refused() -> None:
+    """RES4 [-1] for a baseline is the likeliest way to a "+NL" run without a block."""
+    cfg = get_cfg()
+    with pytest.raises(ValueError, match=r"MODEL.NON_LOCAL.RES4 must be left alone.*got \[-1\]"):
+        check_placement_is_used(cfg, given=["MODEL.NON_LOCAL.RES4"])
+
+
+def test_a_head_with_blocks_in_a_model_without_keypoints_is_refused(keypoint_cfg: CfgNode) -> None:
+    keypoint_cfg.MODEL.KEYPOINT_ON = False
+    with pytest.raises(ValueError, match="MODEL.ROI_KEYPOINT_HEAD.NAME must be a head without"):
         check_placement_is_used(keypoint_cfg)

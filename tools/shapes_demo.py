@@ -24,6 +24,7 @@ from tabulate import tabulate
 
 from nl_detectron import get_cfg, model_zoo
 from nl_detectron.data import register_shapes, write_shapes
+from nl_detectron.errors import one_line_errors
 
 TRAIN_NET = Path(__file__).resolve().parents[1] / "train_net.py"
 MODELS = {
@@ -43,7 +44,9 @@ def train(config: str, datasets: Path, output: Path) -> None:
     """Train and evaluate a shipped config on the shapes below `datasets`, in a process of its own."""
     command = [sys.executable, str(TRAIN_NET), "--config-file", model_zoo.get_config_file(config)]
     environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets)}
-    subprocess.run([*command, "OUTPUT_DIR", str(output), "SEED", "1"], env=environment, check=True)
+    command += ["OUTPUT_DIR", str(output), "SEED", "1"]
+    if subprocess.run(command, env=environment, check=False).returncode:
+        sys.exit(f"error: {' '.join(command)} failed, see above")
 
 
 def evaluation(output: Path) -> dict[str, float]:
@@ -92,12 +95,10 @@ def main() -> None:
     start = time.monotonic()
     datasets = args.output.resolve() / "datasets"
     rows, pictures = [], []
-    try:
+    with one_line_errors():
         write_shapes(datasets / "shapes", train=800, val=100)
         for name, config in MODELS.values():
             train(config, datasets, args.output / name)
-    except (ValueError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: {error}")
     register_shapes(datasets)
     for title, (name, _) in MODELS.items():
         metrics = evaluation(args.output / name)

@@ -1,5 +1,6 @@
 """Registers the shapes as Detectron2 does its builtin data sets, below DETECTRON2_DATASETS."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from detectron2.data.datasets.builtin_meta import (
 
 from .shapes import CATEGORIES
 
+logger = logging.getLogger(__name__)
+
 
 def datasets_root() -> Path:
-    """The folder of all data sets: DETECTRON2_DATASETS, or ./datasets (Detectron2's own rule)."""
+    """The folder of all data sets: DETECTRON2_DATASETS, or ./datasets, as in Detectron2."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
 
 
 def register_shapes(root: Path) -> None:
     """Register shapes_{train,val} and keypoints_shapes_{train,val} in `root`/shapes.
 
-    Called again, it moves them to the new `root`.
+    Called again, it moves them to the new `root`. A name that somebody else has registered is left alone,
+    with a warning.
     """
     folder = root / "shapes"
     keypoints = {
@@ -41,6 +45,10 @@ def register_shapes(root: Path) -> None:
             images = folder / split
             dataset = f"{name}_{split}"
             if dataset in DatasetCatalog.list():
+                if not MetadataCatalog.get(dataset).get("drawn_by_nl_detectron"):
+                    logger.warning("%s is another data set and stays it", dataset)
+                    continue
                 DatasetCatalog.remove(dataset)
                 MetadataCatalog.remove(dataset)
             register_coco_instances(dataset, metadata, str(json_file), str(images))
+            MetadataCatalog.get(dataset).drawn_by_nl_detectron = True

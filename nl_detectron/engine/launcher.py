@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
+from nl_detectron.errors import UserError, one_line_errors
 
 from .preflight import check
 from .trainer import Trainer
@@ -43,7 +43,7 @@ Two machines:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
     args = default_argument_parser(EPILOG).parse_args(argv)
-    try:
+    with one_line_errors():
         cfg = load_config(args)
         launch(
             run,
@@ -53,24 +53,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             dist_url=args.dist_url,
             args=(cfg, args),
         )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> OrderedDict | None:
-    """Train or evaluate in this process; what `Trainer.test` returns, under --eval-only."""
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
-    if not args.eval_only:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        trainer.train()
-        return None
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train or evaluate in this process."""
+    with one_line_errors():
+        default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
+        if args.eval_only:
+            evaluate(cfg, resume=args.resume)
+        else:
+            trainer = Trainer(cfg)
+            trainer.resume_or_load(resume=args.resume)
+            trainer.train()
+
+
+def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict:
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
+
+    Returns:
+        The metrics of each task, with test-time augmentation also those of `<task>_TTA`.
+    """
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))
@@ -83,19 +89,19 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     """The frozen config of a command line, checked as far as no model is needed for it.
 
     Raises:
-        ValueError: naming what is wrong with the config, and the remedy.
+        UserError: naming what is wrong with the config, and the remedy.
         OSError: if a file of it cannot be read.
     """
     if not args.config_file:
-        raise ValueError("--config-file must be given. The configs are in configs/.")
+        raise UserError("--config-file must be given. The configs are in configs/.")
     args.config_file = _find_config(args.config_file)
     cfg = get_cfg()
     try:
         cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
-    except (KeyError, AssertionError, yaml.YAMLError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).strip("'\"").split())  # YAML's errors have several lines
-        raise ValueError(f"{args.config_file} {' '.join(args.opts)}: {reason}") from None
+        raise UserError(f"{args.config_file} {' '.join(args.opts)}: {reason}") from None
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         print("No GPU is available: MODEL.DEVICE is set to cpu.")
         cfg.MODEL.DEVICE = "cpu"
@@ -114,7 +120,7 @@ def _find_config(name: str) -> str:
     try:
         return model_zoo.get_config_file(name.removeprefix("configs/"))
     except RuntimeError:
-        raise ValueError(
+        raise UserError(
             f"--config-file must be a file or a config of nl_detectron; got {name!r}. "
             "The configs are in configs/."
         ) from None

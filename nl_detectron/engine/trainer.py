@@ -12,7 +12,8 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from torch import nn
 
-from nl_detectron.compat import checkpoint_optimizer
+from nl_detectron.compat import complete_checkpoints
+from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
-        checkpoint_optimizer(self)
+        complete_checkpoints(self)
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks, with test-time augmentation at the end where TEST.AUG asks for it."""
@@ -39,7 +40,7 @@ class Trainer(DefaultTrainer):
         try:
             model = super().build_model(cfg)
         except (AssertionError, KeyError) as error:  # Detectron2's answer to a bad value
-            raise ValueError(f"Detectron2 cannot build this model: {error!r}") from error
+            raise UserError(f"Detectron2 cannot build this model: {error!r}") from error
         logger.info("This model has %s", summarize_non_local(model))
         return model
 
@@ -50,11 +51,11 @@ class Trainer(DefaultTrainer):
         """Box AP, and mask and keypoint AP where both the model and the data set have them.
 
         Raises:
-            ValueError: if the data set is not to be evaluated as COCO is.
+            UserError: if the data set is not to be evaluated as COCO is.
         """
         evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
         if evaluator_type != "coco":
-            raise ValueError(
+            raise UserError(
                 f"DATASETS.TEST must have data sets with COCO's metrics; {dataset_name!r} has those of "
                 f"{evaluator_type!r}. Evaluate it with Detectron2's own tools/train_net.py."
             )

@@ -24,8 +24,6 @@ from .pairwise import concatenation, dot_product, softmax_attention
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 SUBSAMPLE = ("input", "embedding", "none")
-NORMS = ("", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN")
-_GN_GROUPS = 32  # Detectron2's get_norm("GN")
 
 
 class NonLocalBlock(CNNBlockBase):
@@ -58,7 +56,8 @@ class NonLocalBlock(CNNBlockBase):
                 "embedding": after phi and g, "none": no pooling. A side of length 1 and time
                 are not pooled.
             scale: divide the logits of the two Gaussian forms by sqrt(d).
-            norm: the norm after W_z, a name that Detectron2's `get_norm` knows; "" for none.
+            norm: the norm after W_z, a name that Detectron2's `get_norm` knows ("BN", "SyncBN",
+                "naiveSyncBN", "FrozenBN", "GN", ...); "" for none.
 
         Raises:
             ArgumentError: (a ValueError) for a value outside these rules.
@@ -74,7 +73,7 @@ class NonLocalBlock(CNNBlockBase):
         )
         super().__init__(in_channels, in_channels, stride=1)
         inner_channels = in_channels // reduction
-        self.pairwise, self.subsample, self.scale = pairwise, subsample, scale
+        self.dim, self.pairwise, self.subsample, self.scale = dim, pairwise, subsample, scale
         self.inner_channels = inner_channels
         self.logit_scale = inner_channels**-0.5 if scale else 1.0
 
@@ -109,6 +108,8 @@ class NonLocalBlock(CNNBlockBase):
         Returns:
             z of the same shape (Eq. 6).
         """
+        if not torch.jit.is_scripting():
+            self._check_input(x)
         x_hat = _pool(x) if self.subsample == "input" else x
         g = self.g(x_hat)
         if hasattr(self, "theta"):
@@ -117,23 +118,24 @@ class NonLocalBlock(CNNBlockBase):
             theta, phi = x, x_hat
         if self.subsample == "embedding":
             phi, g = _pool(phi), _pool(g)
+        if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
+            return self._respond(x, theta, phi, g)
+        # Autocast would cast the products back to half precision, where they overflow.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._respond(x, theta, phi, g)
 
+    def _respond(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """z of Eq. 6 from the embedded x."""
         y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2))  # (B, d, N)
-        return self.out(y.unflatten(2, x.shape[2:]).to(x.dtype)) + x
+        y = _saturate(y.unflatten(2, x.shape[2:]), self.out.weight.dtype)  # (B, d, *S)
+        return _saturate(self.out(y), x.dtype) + x
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """y (B, d, N) of Eq. 1, computed in float32 where the inputs are of half precision.
+        """y (B, d, N) of Eq. 1, in float32 (or float64) also where the inputs have half precision.
 
         Args:
             theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).
         """
-        if torch.jit.is_scripting():  # which has no autocast of a device known at run time only
-            return self._operate(theta, phi, g)
-        # Autocast would cast the products back to half precision, where exp(theta . phi) overflows.
-        with torch.autocast(theta.device.type, enabled=False):
-            return self._operate(theta, phi, g)
-
-    def _operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         dtype = torch.promote_types(theta.dtype, torch.float32)
         theta, phi, g = theta.to(dtype), phi.to(dtype), g.to(dtype)
         if hasattr(self, "w_f"):
@@ -141,6 +143,11 @@ class NonLocalBlock(CNNBlockBase):
         if self.pairwise == "dot_product":
             return dot_product(theta, phi, g)
         return softmax_attention(theta, phi, g, self.logit_scale)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != self.dim + 2:
+            rule = f"(batch, channels, and {self.dim} sizes)"
+            raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
 
     def extra_repr(self) -> str:
         text = f"{self.pairwise}, subsample={self.subsample!r}"
@@ -165,7 +172,6 @@ def check_block_arguments(
     _check_one_of("dim", dim, (1, 2, 3))
     _check_one_of("pairwise", pairwise, PAIRWISE)
     _check_one_of("subsample", subsample, SUBSAMPLE)
-    _check_one_of("norm", norm, NORMS)
     if not isinstance(scale, bool):
         raise ArgumentError("scale", "True or False", scale, "True divides the logits by sqrt(d).")
     if type(in_channels) is not int or in_channels < 1:
@@ -173,9 +179,11 @@ def check_block_arguments(
     if type(reduction) is not int or reduction < 1 or in_channels % reduction:
         rule = f"a positive integer that divides the {in_channels} channels of x"
         raise ArgumentError("reduction", rule, reduction, "The paper has 2.")
-    if norm == "GN" and in_channels % _GN_GROUPS:
-        rule = f'other than "GN" for {in_channels} channels, which its {_GN_GROUPS} groups do not divide'
-        raise ArgumentError("norm", rule, norm, 'Use "BN" or "".')
+    try:
+        get_norm(norm if isinstance(norm, str) else str(norm), in_channels)
+    except (KeyError, ValueError):  # no such norm, or one whose groups do not divide the channels
+        rule = f"a norm that Detectron2's get_norm has for {in_channels} channels"
+        raise ArgumentError("norm", rule, norm, 'Use "BN", "SyncBN", "GN" or "".') from None
 
 
 def _check_one_of(name: str, value: object, choices: tuple) -> None:
@@ -195,6 +203,16 @@ def _pool(x: Tensor) -> Tensor:
     return F.max_pool3d(x, [1, height, width])
 
 
+def _saturate(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in `dtype`, where float16 has its largest value for what it cannot hold.
+
+    It would have inf, which the zero scale of a new block turns into nan.
+    """
+    if dtype == torch.float16:
+        x = x.clamp(-65504.0, 65504.0)
+    return x.to(dtype)
+
+
 class _Out:
     """W_z and its norm (Eq. 6): y (B, d, *S) to W_z y (B, C, *S)."""
 
@@ -203,7 +221,7 @@ class _Out:
         self.norm = get_norm(norm, out_channels)
 
     def forward(self, y: Tensor) -> Tensor:
-        out = self._conv_forward(y, self.weight, self.bias)
+        out = _saturate(self._conv_forward(y, self.weight, self.bias), y.dtype)
         if self.norm is None:
             return out
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions

@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
 
+from nl_detectron.config import STAGES
 from nl_detectron.errors import ArgumentError
 from nl_detectron.layers import NonLocalBlock
 
@@ -88,7 +89,7 @@ def check_every(every: int, num_convs: int) -> None:
     """Refuse an `every` with which a head of `num_convs` convolutions gets no block."""
     if type(every) is not int or not 1 <= every <= num_convs:
         raise ArgumentError(
-            "keypoint_head_every",
+            "every",
             f"an integer from 1 to the {num_convs} convolutions of the keypoint head",
             every,
             "The paper has 2, of 8.",
@@ -119,14 +120,16 @@ def summarize_non_local(model: nn.Module) -> str:
 
 def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequential]) -> list[int]:
     """The places asked for in stage `name`, each from 0 to n."""
-    if isinstance(indices, Sequence) and not indices:
+    if name not in STAGES:
+        raise ArgumentError("placement", f"a dict from {', '.join(STAGES)}", name, "Correct the name.")
+    is_list = isinstance(indices, Sequence) and not isinstance(indices, str)
+    if is_list and not indices:
         return []
     if name not in stages:
         built = ", ".join(stages)
         raise ArgumentError(name, f"empty, as only {built} are built", indices, f"Use {built}.")
     n = len(_residual_blocks(stages[name]))
-    is_list = isinstance(indices, Sequence) and all(type(k) is int for k in indices)
-    if not is_list or not all(-n <= k <= n for k in indices):
+    if not is_list or not all(type(k) is int and -n <= k <= n for k in indices):
         rule = f"a list of integers from {-n} to {n}, as the stage has {n} residual blocks"
         raise ArgumentError(name, rule, indices, "[-1] is right before the last one.")
     resolved = [k + n if k < 0 else k for k in indices]

@@ -74,21 +74,36 @@ def test_holds_what_coco_holds(shapes: Path) -> None:
         assert points[:, :2].max() < 160
 
 
+def test_annotations_agree_with_the_pixels(shapes: Path) -> None:
+    """A mask is what was painted (but for the holes, which a polygon fills), and its box encloses it."""
+    coco = COCO(str(shapes / "annotations" / "instances_train.json"))
+    for image_id in coco.getImgIds():
+        _, drawn = draw_image(np.random.default_rng([0, 0, image_id]), 160)
+        for annotation, painted in zip(coco.imgToAnns[image_id], drawn, strict=True):
+            mask = coco.annToMask(annotation).astype(bool)
+            assert mask.sum() == annotation["area"] > 0
+            if annotation["iscrowd"]:
+                assert np.array_equal(mask, painted.mask)
+            visible = fill_holes(painted.mask)
+            assert np.count_nonzero(mask & visible) > 0.97 * np.count_nonzero(mask | visible)
+            x, y, width, height = annotation["bbox"]
+            rows, columns = np.nonzero(painted.mask)
+            box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert np.abs(np.array(box) - [x, y, x + width, y + height]).max() <= 1
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """The mask with its holes filled: all that the background does not reach from outside."""
+    outside = np.pad(mask, 1).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    return outside[1:-1, 1:-1] != 2
+
+
 @pytest.mark.parametrize("kind", ["instances", "person_keypoints"])
-def test_annotations_agree_with_the_pixels(shapes: Path, kind: str) -> None:
-    """Masks are what pycocotools makes of them, boxes enclose them, images have the stated size."""
-    coco = COCO(str(shapes / "annotations" / f"{kind}_train.json"))
-    for annotation in coco.dataset["annotations"]:
-        mask = coco.annToMask(annotation)
-        assert mask.shape == (160, 160)
-        assert mask.sum() == annotation["area"] > 0
-        x, y, width, height = annotation["bbox"]
-        rows, columns = np.nonzero(mask)
-        assert x <= columns.min() <= columns.max() < x + width
-        assert y <= rows.min() <= rows.max() < y + height
-    for image in coco.dataset["images"]:
+def test_images_have_the_stated_size(shapes: Path, kind: str) -> None:
+    for image in annotations(shapes, kind)["images"]:
         pixels = cv2.imread(str(shapes / "train" / image["file_name"]))
-        assert pixels.shape == (image["height"], image["width"], 3)
+        assert pixels.shape == (image["height"], image["width"], 3) == (160, 160, 3)
 
 
 def test_objects_are_where_their_masks_are() -> None:
@@ -180,3 +195,16 @@ def test_bad_arguments(arguments: tuple[str, str], tmp_path: Path) -> None:
     assert result.stderr.startswith("error: --train and --val must be at least 1")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_is_left_alone() -> None:
+    program = (
+        "from detectron2.data import DatasetCatalog\n"
+        "DatasetCatalog.register('shapes_train', lambda: ['mine'])\n"
+        "import nl_detectron\n"
+        "print(DatasetCatalog.get('shapes_train'), 'shapes_val' in DatasetCatalog.list())\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "['mine'] True\n"
+    assert "shapes_train is another data set" in result.stderr

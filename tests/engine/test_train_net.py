@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
         ("--config-file {mask} MODEL.NON_LOCAL.RES4 []", "MODEL.NON_LOCAL.RES4 must be a list with"),
         ("--config-file {mask} MODEL.NON_LOCAL.PAIRWISE max", "MODEL.NON_LOCAL.PAIRWISE must be one"),
         ("--config-file {keypoint} MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY 9", "HEAD_EVERY must be an"),
-        ("--config-file {keypoint} MODEL.NON_LOCAL.RES3 [1]", "RES3 must be left at its default"),
+        ("--config-file {keypoint} MODEL.NON_LOCAL.RES3 [1]", "RES3 must be left alone"),
         ("--config-file {keypoint} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
         ("--config-file {mask} MODEL.BACKBONE.NAME no_backbone", "no_backbone"),
         ("--config-file {mask} MODEL.RESNETS.DEPTH 51", "cannot build this model"),
@@ -133,7 +133,12 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
         ("--config-file {mask} DATASETS.TRAIN ()", "DATASETS.TRAIN must name a data set to train on"),
         ("--config-file {mask} DATASETS.TEST ('lvis_v1_val',)", "Set DETECTRON2_DATASETS"),
         ("--config-file {mask} MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL"),
-        ("--config-file {mask} --num-gpus 64", "--num-gpus must be at most"),
+        ("--config-file {mask} --num-gpus 64", "--num-gpus must be from 1 to"),
+        ("--config-file {mask} --num-gpus -1", "--num-gpus must be from 1 to"),
+        ("--config-file {mask} --num-machines 2 MODEL.DEVICE cpu", "--num-machines must be 1 where"),
+        ("--config-file {retinanet} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
+        ("--config-file {baseline} MODEL.NON_LOCAL.RES4 [-1]", "RES4 must be left alone"),
+        ("--config-file {empty}", "empty.yaml"),
         ("--config-file {broken}", "mapping values are not allowed"),
         ("--config-file {no_base}", "No such file or directory"),
     ],
@@ -143,12 +148,18 @@ def test_mistakes(
     message: str,
     shapes_root: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "broken.yaml").write_text("MODEL: a: b")
     (tmp_path / "no_base.yaml").write_text("_BASE_: nowhere.yaml")
-    names = {"broken": str(tmp_path / "broken.yaml"), "no_base": str(tmp_path / "no_base.yaml")}
-    values = [argument.format(mask=MASK, keypoint=KEYPOINT, **names) for argument in arguments.split()]
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "retinanet.yaml").write_text(
+        "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu}\nDATASETS: {TRAIN: [shapes_train]}"
+    )
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    names = {name: str(tmp_path / f"{name}.yaml") for name in ("broken", "no_base", "empty", "retinanet")}
+    names |= {"mask": MASK, "keypoint": KEYPOINT, "baseline": MASK.replace("_nl", "")}
+    values = [argument.format(**names) for argument in arguments.split()]
     output = ["OUTPUT_DIR", str(tmp_path / "output")] if values and "RES4" not in values[-1] else []
     with pytest.raises(SystemExit) as stopped:
         main([*values, *output])
@@ -162,9 +173,9 @@ def test_without_gpu_it_runs_on_the_cpu(
 ) -> None:
     """One line says so; mixed precision, which Detectron2 has for GPUs only, is turned off too."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (tmp_path / "empty").mkdir()
-    size = "INPUT.MIN_SIZE_TEST 64 SOLVER.AMP.ENABLED True DATASETS.TEST ()".split()
-    main(["--config-file", MASK, "--eval-only", *size, "OUTPUT_DIR", str(tmp_path)])
+    overrides = ["INPUT.MIN_SIZE_TEST", "64", "SOLVER.AMP.ENABLED", "True"]
+    main(["--config-file", MASK, "--eval-only", *overrides, "OUTPUT_DIR", str(tmp_path)])
+    assert (tmp_path / "inference" / "instances_predictions.pth").is_file()
     printed = capsys.readouterr().out
     assert printed.count("No GPU is available: MODEL.DEVICE is set to cpu.") == 1
     assert printed.count("SOLVER.AMP.ENABLED is set to False.") == 1

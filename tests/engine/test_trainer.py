@@ -1,6 +1,7 @@
 """What is evaluated, what a checkpoint holds, and in what order the hooks run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 
+from nl_detectron import get_cfg
+from nl_detectron.compat import complete_checkpoints
 from nl_detectron.engine import Trainer, evaluation_tasks
 
 
@@ -37,7 +40,10 @@ def test_tasks_are_those_of_model_and_data_set(
     assert evaluation_tasks(keypoint_cfg, dataset) == keypoint_tasks
 
 
-def test_no_detection_at_all_is_reported_for_every_task(mask_cfg: CfgNode, shapes_root: Path) -> None:
+def test_no_detection_at_all_is_reported_for_every_task(
+    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path
+) -> None:
+    mask_cfg.OUTPUT_DIR = str(tmp_path)
     mask_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.1
     results = Trainer.test(mask_cfg, Trainer.build_model(mask_cfg))
     assert set(results) == {"bbox", "segm"}
@@ -68,7 +74,9 @@ def test_checkpoints_hold_the_momentum(trainer: Trainer, mask_cfg: CfgNode) -> N
         assert state["momentum_buffer"].any() or state["momentum_buffer"].numel() < 1000
 
 
-def test_tta_runs_after_the_evaluation_and_before_the_writers(mask_cfg: CfgNode, tmp_path: Path) -> None:
+def test_tta_runs_after_the_evaluation_and_before_the_writers(
+    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path
+) -> None:
     mask_cfg.OUTPUT_DIR = str(tmp_path)
     mask_cfg.TEST.AUG.ENABLED = True
     kinds = [type(hook) for hook in Trainer(mask_cfg).build_hooks()]
@@ -96,3 +104,23 @@ def test_precise_bn_is_detectron2s(mask_cfg: CfgNode, shapes_root: Path, tmp_pat
     norm.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
     trainer.train()
     assert sum(seen) == 3
+
+
+def test_mixed_precision_checkpoints_hold_the_scale() -> None:
+    """What only a GPU runs: a trainer of 0.5 saves neither the momentum nor the scale by itself."""
+    saved = {}
+    cfg = get_cfg()
+    cfg.SOLVER.AMP.ENABLED = True
+    trainer = SimpleNamespace(
+        state_dict=dict,
+        cfg=cfg,
+        optimizer="optimizer",
+        _trainer=SimpleNamespace(grad_scaler="scale"),
+        checkpointer=SimpleNamespace(add_checkpointable=saved.__setitem__),
+    )
+    complete_checkpoints(trainer)
+    assert saved == {"optimizer": "optimizer", "grad_scaler": "scale"}
+    saved.clear()
+    trainer.state_dict = lambda: {"_trainer": {}}
+    complete_checkpoints(trainer)
+    assert saved == {}

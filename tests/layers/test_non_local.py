@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
+from fvcore.nn import FlopCountAnalysis
 from reference import reference_block
 from torch import nn
 
@@ -50,10 +51,14 @@ def test_float32_is_close_to_the_equations(pairwise: str, subsample: str) -> Non
     torch.testing.assert_close(block(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dim", SIZES)
+@pytest.mark.parametrize(
+    ("dim", "subsample", "norm"),
+    [(1, "none", ""), (2, "input", ""), (2, "embedding", ""), (2, "none", "BN"), (3, "input", "")],
+)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_gradients(pairwise: str, dim: int) -> None:
-    block = randomize(NonLocalBlock(4, dim=dim, pairwise=pairwise, norm="")).double()
+def test_gradients(pairwise: str, dim: int, subsample: str, norm: str) -> None:
+    block = NonLocalBlock(4, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
+    block = randomize(block).double().eval()
     x = torch.randn(1, 4, *SIZES[dim], dtype=torch.float64, requires_grad=True)
     parameters = dict(block.named_parameters())
 
@@ -75,6 +80,21 @@ def test_new_block_is_the_identity(pairwise: str, norm: str, training: bool, dty
             out = block.to(dtype).train(training)(x)
             assert out.dtype == dtype
             assert out.equal(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("pairwise", ["dot_product", "concatenation"])
+def test_new_block_is_the_identity_where_float16_overflows(
+    pairwise: str, norm: str, training: bool, dtype: torch.dtype
+) -> None:
+    """f is not bounded in these forms: y is far beyond 65504 for features of some hundreds."""
+    block = NonLocalBlock(256, pairwise=pairwise, norm=norm)
+    x = (300 * torch.randn(2, 256, 6, 6)).relu().to(dtype)
+    theta, phi, g = block.theta(x.float()), block.phi(x.float()), block.g(x.float())
+    assert block.operate(theta.flatten(2), phi.flatten(2), g.flatten(2)).abs().max() > 65504
+    assert block.to(dtype).train(training)(x).equal(x)
 
 
 @pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
@@ -163,14 +183,28 @@ def test_children_and_keys() -> None:
 
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_parameters_and_multiply_adds(pairwise: str) -> None:
-    """The block of the paper's Figure 2: C 1024, d 512; three or four 1x1 convolutions."""
+def test_parameters(pairwise: str) -> None:
+    """The block of the paper's Figure 2: C 1024, d 512, two or four 1x1 convolutions."""
     block = NonLocalBlock(1024, pairwise=pairwise, norm="")
     convolutions = 2 if pairwise == "gaussian" else 4
     biases = (convolutions - 1) * 512 + 1024
     w_f = 1024 if pairwise == "concatenation" else 0
     parameters = sum(p.numel() for p in block.parameters())
     assert parameters == convolutions * 1024 * 512 + biases + w_f
+
+
+@pytest.mark.parametrize("subsample", SUBSAMPLE)
+def test_multiply_adds(subsample: str) -> None:
+    """As fvcore counts them: four convolutions and two products of N x M x d."""
+    channels, inner, height, width = 32, 16, 8, 12
+    n = height * width
+    m = n // 4 if subsample != "none" else n
+    embedded = m if subsample == "input" else n
+    block = NonLocalBlock(channels, subsample=subsample, norm="").eval()
+    counter = FlopCountAnalysis(block, torch.randn(1, channels, height, width))
+    counter.unsupported_ops_warnings(False)
+    expected = (2 * n + 2 * embedded) * channels * inner + 2 * n * m * inner
+    assert counter.total() == expected
 
 
 def test_freeze() -> None:
@@ -225,11 +259,19 @@ def test_scripting_and_tracing(pairwise: str) -> None:
         ({"reduction": 0}, "reduction must be .*got 0"),
         ({"reduction": 2.0}, "reduction must be .*got 2.0"),
         ({"scale": 1}, "scale must be True or False; got 1"),
-        ({"norm": "LayerNorm"}, "norm must be one of .*got 'LayerNorm'"),
-        ({"norm": "GN", "in_channels": 48}, 'norm must be other than "GN" for 48 channels'),
+        ({"norm": "LayerNorm"}, "norm must be a norm that .*got 'LayerNorm'"),
+        ({"norm": None}, "norm must be a norm that .*got None"),
+        ({"norm": "GN", "in_channels": 48}, "norm must be a norm .* for 48 channels; got 'GN'"),
         ({"in_channels": 0}, "in_channels must be a positive integer; got 0"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NonLocalBlock(**{"in_channels": 32, **arguments})
+
+
+@pytest.mark.parametrize("dim", SIZES)
+def test_input_without_batch_dimension_is_refused(dim: int) -> None:
+    """The convolutions would take it, and the channels would then be taken for the batch."""
+    with pytest.raises(ValueError, match=rf"the shape of x must be \(batch, channels, and {dim} sizes"):
+        NonLocalBlock(8, dim=dim)(torch.randn(8, *SIZES[dim]))

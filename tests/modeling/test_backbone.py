@@ -5,6 +5,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from nl_detectron import NonLocalBlock, get_cfg
 
@@ -123,7 +125,7 @@ def test_trimmed_stages() -> None:
         ({"RES3": [1.5]}, "NON_LOCAL.RES3 must be a list of integers"),
         ({"PAIRWISE": "softmax"}, "NON_LOCAL.PAIRWISE must be one of .*got 'softmax'"),
         ({"SUBSAMPLE": "both"}, "NON_LOCAL.SUBSAMPLE must be one of .*got 'both'"),
-        ({"NORM": "LN"}, "NON_LOCAL.NORM must be one of .*got 'LN'"),
+        ({"NORM": "XN"}, "NON_LOCAL.NORM must be a norm .*got 'XN'"),
         ({"REDUCTION": 3}, "NON_LOCAL.REDUCTION must be a positive integer.*got 3"),
         ({"REDUCTION": -2}, "NON_LOCAL.REDUCTION must be a positive integer.*got -2"),
     ],
@@ -140,10 +142,18 @@ def test_config_without_the_node() -> None:
         build_backbone(cfg, ShapeSpec(channels=3))
 
 
-def test_retinanet_trains() -> None:
+def test_retinanet_trains_and_detects() -> None:
     cfg = backbone_cfg("build_nl_retinanet_resnet_fpn_backbone")
     cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
     cfg.MODEL.RETINANET.NUM_CONVS = 1
-    model = build_model(cfg).eval()
-    (output,) = model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}])
+    model = build_model(cfg)
+    instances = Instances((64, 64))
+    instances.gt_boxes = Boxes(torch.tensor([[8.0, 8.0, 56.0, 56.0]]))
+    instances.gt_classes = torch.zeros(1, dtype=torch.int64)
+    image = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "instances": instances}
+    with EventStorage():
+        sum(model([image]).values()).backward()
+    block = model.backbone.bottom_up.res4.non_local_1
+    assert block.out.norm.weight.grad.abs().sum() > 0
+    (output,) = model.eval()([image])
     assert output["instances"].image_size == (64, 64)

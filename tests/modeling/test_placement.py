@@ -186,6 +186,8 @@ def test_frozen_stage_freezes_its_block(caplog: pytest.LogCaptureFixture) -> Non
         ({"res5": [0]}, r"res5 must be empty, as only res2, res3, res4 are built; got \[0\]"),
         ({"res4": []}, r"res4 must be a list with a block.*got \[\]"),
         ({}, "res4 must be a list with a block"),
+        ({"res4": "", "res3": [0]}, "res4 must be a list of integers.*got ''"),
+        ({"rez4": [], "res3": [0]}, "placement must be a dict from res2, .*got 'rez4'"),
     ],
 )
 def test_bad_placement(placement: dict[str, object], message: str) -> None:
@@ -220,7 +222,7 @@ def test_keypoint_head(convolutions: int, every: int, after: list[int]) -> None:
 
 
 def test_keypoint_head_refuses() -> None:
-    with pytest.raises(ValueError, match="keypoint_head_every must be an integer from 1 to the 4"):
+    with pytest.raises(ValueError, match="every must be an integer from 1 to the 4"):
         insert_non_local_keypoint(head(4), every=5)
     model = insert_non_local_keypoint(head(2))
     with pytest.raises(ValueError, match="without blocks"):
