@@ -53,7 +53,7 @@ def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
     raise ImportError(
-        f"detectron2._C.{name} (deformable convolution, rotated boxes) is not part of this "
+        f"detectron2._C.{name} (rotated boxes, deformable convolution on a GPU) is not part of this "
         "pure-Python build of Detectron2 0.5: install upstream Detectron2 to use it"
     )
 '''

@@ -139,8 +139,10 @@ def test_new_blocks_change_nothing(block_class: type, norm: str) -> None:
 def test_resnext_and_deformable_blocks() -> None:
     grouped = insert_non_local(resnet([1, 1, 2, 1], BottleneckBlock, num_groups=4), {"res4": [-1]})
     grouped(torch.randn(1, 3, 64, 64))
-    model = insert_non_local(resnet([1, 1, 2, 1], DeformBottleneckBlock), {"res4": [-1, 2]})
-    assert order(model.res4) == ["0", "non_local_1", "1", "non_local_2"]
+    deformable = resnet([1, 1, 2, 1], DeformBottleneckBlock)
+    deformable = insert_non_local(deformable, {"res4": [-1, 2]})
+    assert order(deformable.res4) == ["0", "non_local_1", "1", "non_local_2"]
+    deformable(torch.randn(1, 3, 64, 64))
 
 
 def test_block_before_the_first_has_the_channels_and_stride_of_the_stage_before() -> None:

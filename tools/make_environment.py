@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Make the environment of `make`: nl_detectron, a Detectron2, and what tests and lint need.
+
+A Detectron2 of the user's, importable by this interpreter or in the environment already, is kept with the
+torch it was built for, and only what is missing is installed. Else everything is, at the tested versions
+of constraints.txt, with the pure-Python Detectron2 0.5 of install_detectron2.py.
+
+    python3 tools/make_environment.py .venv
+"""
+
+from __future__ import annotations
+
+import site
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINT = ("-c", str(ROOT / "constraints.txt"))
+PROJECT = ("-e", f"{ROOT}[dev]")
+PURE = "0.5+pure"  # install_detectron2.VERSION
+
+
+def run(python: Path, *arguments: str) -> None:
+    if subprocess.run([str(python), *arguments], check=False).returncode:
+        sys.exit(f"error: `python {' '.join(arguments)}` failed, see above")
+
+
+def pip_install(python: Path, *arguments: str) -> None:
+    run(python, "-m", "pip", "install", "--quiet", *arguments)
+
+
+def detectron2_of(python: Path | str) -> str | None:
+    """The version of the Detectron2 that an interpreter imports, if any."""
+    program = "import detectron2, importlib.metadata as m; print(m.version('detectron2'))"
+    result = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None
+
+
+def create(environment: Path) -> None:
+    """A new environment, which sees this interpreter's packages if Detectron2 is among them."""
+    venv.create(environment, with_pip=True)
+    if detectron2_of(sys.executable):
+        (packages,) = environment.glob("lib/python3*/site-packages")
+        # Not --system-site-packages: from within an environment that shows the packages of the system.
+        lines = (f"import site; site.addsitedir({folder!r})\n" for folder in site.getsitepackages())
+        (packages / "packages_of_the_user.pth").write_text("".join(lines))
+
+
+def main() -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
+        sys.exit(f"error: Python must be 3.11 or newer; this is {sys.version.split()[0]}")
+    environment = Path(sys.argv[1])
+    python = environment / "bin" / "python"
+    if not python.exists():
+        create(environment)
+    if detectron2_of(python) in (None, PURE):
+        pip_install(python, *CONSTRAINT, "torch", "torchvision", "setuptools", "wheel")
+        run(python, str(ROOT / "tools" / "install_detectron2.py"), *CONSTRAINT)
+        pip_install(python, *CONSTRAINT, *PROJECT)
+    else:
+        run(python, str(ROOT / "tools" / "install_detectron2.py"))  # says which it is
+        pip_install(python, *PROJECT)
+    if subprocess.run([str(python), "-c", "import cv2"], check=False).returncode:
+        sys.exit(
+            "error: OpenCV needs libraries of the system: install them (on Debian "
+            f"libgl1 and libglib2.0-0), or opencv-python-headless into {environment}"
+        )
+
+
+if __name__ == "__main__":
+    main()
