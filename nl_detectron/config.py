@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
-from nl_detectron.errors import ArgumentError
+from nl_detectron.errors import ArgumentError, UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
 BACKBONE_BUILDERS = (
@@ -58,10 +58,10 @@ def non_local_node(cfg: CfgNode) -> CfgNode:
     """The node `MODEL.NON_LOCAL` of a config.
 
     Raises:
-        ValueError: if the config lacks it.
+        UserError: (a ValueError) if the config lacks it.
     """
     if "NON_LOCAL" not in cfg.MODEL:
-        raise ValueError(
+        raise UserError(
             "MODEL.NON_LOCAL must be in the config, and is not. "
             "Start from nl_detectron.get_cfg(), or call nl_detectron.add_non_local_config(cfg)."
         )

@@ -40,6 +40,9 @@ def insert_non_local(
             a stage that is not built, no block at all, or a place that is taken. Nothing is
             changed then.
     """
+    if not isinstance(resnet, ResNet):
+        remedy = "That of a model with FPN is model.backbone.bottom_up."
+        raise ArgumentError("resnet", "a Detectron2 ResNet", type(resnet).__name__, remedy)
     stages = dict(zip(resnet.stage_names, resnet.stages, strict=True))
     new = [
         (stages[name], index, _new_block(stages[name], index, block_arguments))
@@ -70,6 +73,10 @@ def insert_non_local_keypoint(
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
+    if not isinstance(head, KRCNNConvDeconvUpsampleHead):
+        remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
+        rule = "a Detectron2 KRCNNConvDeconvUpsampleHead"
+        raise ArgumentError("head", rule, type(head).__name__, remedy)
     convolutions = [child for child in head if isinstance(child, nn.Conv2d)]
     check_every(every, len(convolutions))
     if any(isinstance(child, NonLocalBlock) for child in head):
@@ -97,7 +104,7 @@ def check_every(every: int, num_convs: int) -> None:
 
 
 def non_local_blocks(model: nn.Module) -> Iterator[tuple[str, NonLocalBlock]]:
-    """The non-local blocks of a model with their full names, in order of their names' modules."""
+    """The non-local blocks of a model with their full names, in the order of its modules."""
     for name, module in model.named_modules():
         if isinstance(module, NonLocalBlock):
             yield name, module

@@ -231,6 +231,13 @@ def test_keypoint_head_refuses() -> None:
         insert_non_local_keypoint(model)
 
 
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(ValueError, match="resnet must be a Detectron2 ResNet; got 'Linear'"):
+        insert_non_local(torch.nn.Linear(1, 1), {"res4": [-1]})
+    with pytest.raises(ValueError, match="head must be a Detectron2 KRCNN.*got 'Linear'"):
+        insert_non_local_keypoint(torch.nn.Linear(1, 1))
+
+
 def test_summary() -> None:
     assert summarize_non_local(resnet([1, 1, 1, 1])) == "no non-local block (a baseline)"
     model = insert_non_local(resnet([1, 1, 2, 1]), {"res3": [0], "res4": [-1]})
