@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.roi_heads import ROI_KEYPOINT_HEAD_REGISTRY
+from fvcore.common.registry import Registry
 
 from nl_detectron.errors import ArgumentError, UserError
 
@@ -100,9 +103,9 @@ def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
         ArgumentError: such a run would be called "+NL" and have no block in it.
     """
     default, node = get_cfg().MODEL.NON_LOCAL, non_local_node(cfg)
-    in_backbone = cfg.MODEL.BACKBONE.NAME in BACKBONE_BUILDERS
-    in_head = cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD
-    if in_head and not cfg.MODEL.KEYPOINT_ON:
+    in_backbone = not _is_detectron2s(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME)
+    in_head = not _is_detectron2s(ROI_KEYPOINT_HEAD_REGISTRY, cfg.MODEL.ROI_KEYPOINT_HEAD.NAME)
+    if cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD and not cfg.MODEL.KEYPOINT_ON:
         raise ArgumentError(
             "MODEL.ROI_KEYPOINT_HEAD.NAME",
             "a head without non-local blocks where there is no keypoint head",
@@ -116,6 +119,11 @@ def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
             _refuse_unused(cfg, key, "MODEL.ROI_KEYPOINT_HEAD.NAME", (KEYPOINT_HEAD,))
         if not in_backbone and (key.lower() in STAGES or not in_head):
             _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
+
+
+def _is_detectron2s(registry: Registry, name: str) -> bool:
+    """Whether it is a builder of Detectron2's own, and so places no block; a user's own may."""
+    return name in registry and registry.get(name).__module__.startswith("detectron2.")
 
 
 def _refuse_unused(cfg: CfgNode, key: str, builder: str, builders: tuple[str, ...]) -> None:

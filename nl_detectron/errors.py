@@ -1,5 +1,6 @@
 """How a user's mistake is refused, and how a command line reports it."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +25,32 @@ class ArgumentError(UserError):
 
 
 @contextmanager
+def reported_as_user_errors(what: str) -> Iterator[None]:
+    """Within it, whatever a library raises is taken for a user's mistake: `what`, and the reason."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        message = " ".join(str(reason).split())  # YAML's errors have several lines
+        raise UserError(f"{what}: {type(error).__name__}: {message}") from error
+
+
+@contextmanager
 def one_line_errors() -> Iterator[None]:
     """Within it, a user's mistake or a file that fails ends the program in one line, with exit code 1.
 
-    Anything else is a bug and keeps its traceback.
+    Anything else is a bug and keeps its traceback; with NL_DETECTRON_TRACEBACK set, so does everything.
     """
+    if os.environ.get("NL_DETECTRON_TRACEBACK"):
+        yield
+        return
     try:
         yield
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        *_, reason = ["", *str(error).splitlines()]  # a data loader's worker sends its traceback along
+        sys.exit(f"error: {reason.strip() or type(error).__name__}")
     except ProcessExitedException as error:  # a process of a launcher, which has said why
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

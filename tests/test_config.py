@@ -1,5 +1,7 @@
 """The config node, and configs that would train a "+NL" model without a block in it."""
 
+from contextlib import nullcontext
+
 import pytest
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
@@ -81,3 +83,12 @@ def test_a_head_with_blocks_in_a_model_without_keypoints_is_refused(keypoint_cfg
     keypoint_cfg.MODEL.KEYPOINT_ON = False
     with pytest.raises(ValueError, match="MODEL.ROI_KEYPOINT_HEAD.NAME must be a head without"):
         check_placement_is_used(keypoint_cfg)
+
+
+def test_a_builder_of_the_users_own_may_place_blocks() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.NON_LOCAL.RES3 = [1]
+    for name, accepted in (("my_backbone", True), ("build_resnet_backbone", False)):
+        cfg.MODEL.BACKBONE.NAME = name
+        with nullcontext() if accepted else pytest.raises(ValueError, match="RES3 must be left alone"):
+            check_placement_is_used(cfg)

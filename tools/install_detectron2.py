@@ -106,7 +106,7 @@ def importable_detectron2() -> str | None:
     """The version and place of the Detectron2 that this interpreter imports, if any."""
     try:
         import detectron2
-    except ImportError:
+    except (ImportError, OSError):  # OSError: a shared library is missing
         return None
     return f"{detectron2.__version__} at {Path(detectron2.__file__).parent}"
 

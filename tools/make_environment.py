@@ -19,7 +19,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINT = ("-c", str(ROOT / "constraints.txt"))
 PROJECT = ("-e", f"{ROOT}[dev]")
-PURE = "0.5+pure"  # install_detectron2.VERSION
 
 
 def run(python: Path, *arguments: str) -> None:
@@ -31,37 +30,50 @@ def pip_install(python: Path, *arguments: str) -> None:
     run(python, "-m", "pip", "install", "--quiet", *arguments)
 
 
+def has_pip(python: Path) -> bool:
+    """Whether there is an environment: an interrupted creation leaves one without pip."""
+    command = [str(python), "-m", "pip", "--version"]
+    return python.exists() and not subprocess.run(command, capture_output=True, check=False).returncode
+
+
 def detectron2_of(python: Path | str) -> str | None:
-    """The version of the Detectron2 that an interpreter imports, if any."""
-    program = "import detectron2, importlib.metadata as m; print(m.version('detectron2'))"
+    """Whose Detectron2 an interpreter imports: "ours" (install_detectron2.py's), "the user's" or None."""
+    program = (
+        "import detectron2, importlib.util as util; "
+        "print('ours' if util.find_spec('detectron2._unbuilt') else 'the user\\'s')"
+    )
     result = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=False)
     return result.stdout.strip() or None
 
 
 def create(environment: Path) -> None:
-    """A new environment, which sees this interpreter's packages if Detectron2 is among them."""
-    venv.create(environment, with_pip=True)
+    """A new environment, which sees this interpreter's packages if a Detectron2 is among them."""
+    unfinished = (environment / "pyvenv.cfg").exists()
+    venv.create(environment, with_pip=True, clear=unfinished, symlinks=True)
     if detectron2_of(sys.executable):
-        (packages,) = environment.glob("lib/python3*/site-packages")
+        folders = [*site.getsitepackages(), site.getusersitepackages()]
         # Not --system-site-packages: from within an environment that shows the packages of the system.
-        lines = (f"import site; site.addsitedir({folder!r})\n" for folder in site.getsitepackages())
+        lines = (f"import site; site.addsitedir({folder!r})\n" for folder in folders)
+        packages = environment / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
         (packages / "packages_of_the_user.pth").write_text("".join(lines))
 
 
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
         sys.exit(f"error: Python must be 3.11 or newer; this is {sys.version.split()[0]}")
+    if len(sys.argv) != 2:
+        sys.exit("error: give the folder of the environment, e.g. .venv")
     environment = Path(sys.argv[1])
     python = environment / "bin" / "python"
-    if not python.exists():
+    if not has_pip(python):
         create(environment)
-    if detectron2_of(python) in (None, PURE):
+    if detectron2_of(python) == "the user's":
+        run(python, str(ROOT / "tools" / "install_detectron2.py"))  # says which it is
+        pip_install(python, *PROJECT)
+    else:
         pip_install(python, *CONSTRAINT, "torch", "torchvision", "setuptools", "wheel")
         run(python, str(ROOT / "tools" / "install_detectron2.py"), *CONSTRAINT)
         pip_install(python, *CONSTRAINT, *PROJECT)
-    else:
-        run(python, str(ROOT / "tools" / "install_detectron2.py"))  # says which it is
-        pip_install(python, *PROJECT)
     if subprocess.run([str(python), "-c", "import cv2"], check=False).returncode:
         sys.exit(
             "error: OpenCV needs libraries of the system: install them (on Debian "

@@ -20,6 +20,8 @@ from .shapes import CATEGORIES, Drawn, draw_image
 
 GENERATOR = 2  # what the files say drew them; counts up with every change of what is drawn
 _SPLITS = ("train", "val")
+_KINDS = ("instances", "person_keypoints")
+_RECORD = "generator.json"
 
 
 def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: int = 0) -> bool:
@@ -46,20 +48,30 @@ def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: i
             f"got {train}, {val}, {size} and {seed}."
         )
     parameters = {"generator": GENERATOR, "train": train, "val": val, "size": size, "seed": seed}
-    record = folder / "generator.json"
-    if record.is_file() and json.loads(record.read_text()) == parameters:
+    if _holds(folder, parameters):
         return False
     if folder.exists():
-        raise FileExistsError(f"{folder} holds another data set: remove it, or choose another root.")
+        raise FileExistsError(f"{folder} holds something else: remove it, or choose another root.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".shapes-") as temporary:
         unfinished = Path(temporary) / "shapes"
         (unfinished / "annotations").mkdir(parents=True)
         for split, count in zip(_SPLITS, (train, val), strict=True):
             _write_split(unfinished, split, count, size, seed)
-        (unfinished / record.name).write_text(json.dumps(parameters))
+        (unfinished / _RECORD).write_text(json.dumps(parameters))
         os.rename(unfinished, folder)
     return True
+
+
+def _holds(folder: Path, parameters: dict[str, int]) -> bool:
+    """Whether `folder` is the data set of these parameters, with all of its files."""
+    files = [folder / _RECORD]
+    for split in _SPLITS:
+        files += [folder / "annotations" / f"{kind}_{split}.json" for kind in _KINDS]
+        files += [folder / split / f"{index:012d}.jpg" for index in range(parameters[split])]
+    if not all(file.is_file() for file in files):
+        return False
+    return (folder / _RECORD).read_text() == json.dumps(parameters)
 
 
 def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> None:
@@ -79,11 +91,9 @@ def _write_split(folder: Path, split: str, count: int, size: int, seed: int) -> 
     dataset = {"info": {"description": f"nl_detectron shapes {split}"}, "images": images}
     people = [a for a in annotations if "keypoints" in a]
     plain = [{k: v for k, v in a.items() if "keypoints" not in k} for a in annotations]
-    contents = {
-        "instances": {**dataset, "annotations": plain, "categories": _categories()},
-        "person_keypoints": {**dataset, "annotations": people, "categories": [_person()]},
-    }
-    for kind, content in contents.items():
+    instances = {**dataset, "annotations": plain, "categories": _categories()}
+    person_keypoints = {**dataset, "annotations": people, "categories": [_person()]}
+    for kind, content in zip(_KINDS, (instances, person_keypoints), strict=True):
         (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content))
 
 

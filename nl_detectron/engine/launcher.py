@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import yaml
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
@@ -16,9 +15,9 @@ from detectron2.utils.logger import setup_logger
 
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
-from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
 
-from .preflight import check
+from .preflight import check, check_types
 from .trainer import Trainer
 
 EPILOG = """
@@ -63,8 +62,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
         if args.eval_only:
             evaluate(cfg, resume=args.resume)
         else:
-            trainer = Trainer(cfg)
-            trainer.resume_or_load(resume=args.resume)
+            with reported_as_user_errors("Detectron2 cannot set up this training"):
+                trainer = Trainer(cfg)
+            with reported_as_user_errors(_loading(cfg, args.resume)):
+                trainer.resume_or_load(resume=args.resume)
             trainer.train()
 
 
@@ -76,7 +77,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict:
     """
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with reported_as_user_errors(_loading(cfg, resume)):
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))
@@ -96,21 +98,36 @@ def load_config(args: argparse.Namespace) -> CfgNode:
         raise UserError("--config-file must be given. The configs are in configs/.")
     args.config_file = _find_config(args.config_file)
     cfg = get_cfg()
-    try:
+    with reported_as_user_errors(args.config_file):
         cfg.merge_from_file(args.config_file)
+        given = _non_local_keys(args.config_file)
         cfg.merge_from_list(args.opts)
-    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).strip("'\"").split())  # YAML's errors have several lines
-        raise UserError(f"{args.config_file} {' '.join(args.opts)}: {reason}") from None
+    check_types(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         print("No GPU is available: MODEL.DEVICE is set to cpu.")
         cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.ENABLED is set to False.")
         cfg.SOLVER.AMP.ENABLED = False
-    check(cfg, args)
+    check(cfg, args, given={*given, *args.opts[::2]})
     cfg.freeze()
     return cfg
+
+
+def _loading(cfg: CfgNode, resume: bool) -> str:
+    """What is said when a checkpoint cannot be loaded."""
+    what = f"the last checkpoint in {cfg.OUTPUT_DIR}, or " if resume else ""
+    return f"{what}MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"
+
+
+def _non_local_keys(config_file: str) -> set[str]:
+    """The keys of MODEL.NON_LOCAL that a config file and its bases give, even if at their defaults.
+
+    A file that gives all of them was written by a run, whose defaults they may be: it gives none.
+    """
+    given = CfgNode.load_yaml_with_base(config_file).get("MODEL", {}).get("NON_LOCAL", {})
+    is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
+    return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
 
 
 def _find_config(name: str) -> str:

@@ -3,6 +3,8 @@
 import argparse
 import difflib
 import os
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -10,23 +12,48 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from nl_detectron.config import check_placement_is_used
-from nl_detectron.errors import UserError
+from nl_detectron.errors import UserError, reported_as_user_errors
 
 
-def check(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Refuse what would fail only after minutes of loading.
+def check_types(cfg: CfgNode) -> None:
+    """Refuse None, which Detectron2's configs let pass as any type, where a string has to be."""
+    texts = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, "MODEL.DEVICE": cfg.MODEL.DEVICE}
+    texts |= {"OUTPUT_DIR": cfg.OUTPUT_DIR}
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise UserError(f"{key} must be a string; got {value!r}.")
+    for key in ("TRAIN", "TEST"):
+        names = cfg.DATASETS[key]
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"DATASETS.{key} must be a tuple of names; got {names!r}.")
+
+
+def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
+    """Refuse what would fail only after minutes of loading, or of training.
+
+    Args:
+        given: the config keys that the user gave explicitly.
 
     Raises:
         UserError: naming the key or flag, the rule, the value and the remedy.
     """
-    check_placement_is_used(cfg, given=args.opts[::2])
-    for key in ("TEST",) if args.eval_only else ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            _check_dataset(f"DATASETS.{key}", name)
+    check_placement_is_used(cfg, given)
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST must name a data set to evaluate on; got none.")
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN must name a data set to train on; got none.")
-    resumes = args.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
-    if not resumes:
+    for name in () if args.eval_only else cfg.DATASETS.TRAIN:
+        _check_dataset("DATASETS.TRAIN", name)
+        _check_counts(cfg, "DATASETS.TRAIN", name)
+    for name in cfg.DATASETS.TEST:
+        _check_dataset("DATASETS.TEST", name)
+        with reported_as_user_errors(f"DATASETS.TEST: {name!r} cannot be read"):
+            DatasetCatalog.get(name)  # or it would fail after all of the training
+        _check_counts(cfg, "DATASETS.TEST", name)
+    last_checkpoint = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    if args.resume and last_checkpoint.is_file():
+        _check_resumable(last_checkpoint)
+    else:
         _check_weights(cfg.MODEL.WEIGHTS)
     if cfg.TEST.AUG.ENABLED and (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN"):
         raise UserError(
@@ -41,6 +68,11 @@ def _check_processes(args: argparse.Namespace) -> None:
     if not 0 <= args.num_gpus <= max(available, 1):
         raise UserError(
             f"--num-gpus must be from 1 to the {available} GPUs of this machine; got {args.num_gpus}."
+        )
+    if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            "--num-machines must be at least 1 and --machine-rank from 0 to one less; "
+            f"got {args.num_machines} and {args.machine_rank}."
         )
     if args.num_machines > 1 and not available:
         raise UserError(
@@ -62,6 +94,33 @@ def _check_dataset(key: str, name: str) -> None:
                 f"{key} must name data sets that are there; {name!r} needs {path}, which does not exist. "
                 f"Set DETECTRON2_DATASETS ({root}) to the folder that holds it: see datasets/README.md."
             )
+
+
+def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
+    """Classes and keypoints of a data set, as far as its metadata has them, against the config's."""
+    counts = [("keypoint_names", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS")] if cfg.MODEL.KEYPOINT_ON else []
+    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        counts.append(("thing_classes", "MODEL.ROI_HEADS.NUM_CLASSES"))
+    elif cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        counts.append(("thing_classes", "MODEL.RETINANET.NUM_CLASSES"))
+    for attribute, count_key in counts:
+        names = MetadataCatalog.get(name).get(attribute)
+        *path, last = count_key.split(".")
+        count = reduce(getattr, path, cfg)[last]
+        if names is not None and len(names) != count:
+            raise UserError(
+                f"{count_key} must be {len(names)}, as {name!r} of {key} has {attribute} "
+                f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; got {count}."
+            )
+
+
+def _check_resumable(last_checkpoint: Path) -> None:
+    name = last_checkpoint.read_bytes().decode(errors="replace").strip()
+    if not name or not (last_checkpoint.parent / name).is_file():
+        raise UserError(
+            f"--resume must find the checkpoint that {last_checkpoint} names; got {name!r}, and there is no "
+            "such file. Write the name of one that is there into it."
+        )
 
 
 def _check_weights(weights: str) -> None:

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from nl_detectron.compat import complete_checkpoints
-from nl_detectron.errors import UserError
+from nl_detectron.errors import UserError, reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        try:
+        with reported_as_user_errors("Detectron2 cannot build this model"):
             model = super().build_model(cfg)
-        except (AssertionError, KeyError) as error:  # Detectron2's answer to a bad value
-            raise UserError(f"Detectron2 cannot build this model: {error!r}") from error
         logger.info("This model has %s", summarize_non_local(model))
         return model
 

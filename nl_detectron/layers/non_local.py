@@ -16,6 +16,7 @@ import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, get_norm
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from nl_detectron.errors import ArgumentError
@@ -235,11 +236,13 @@ class _Out:
     def _is_single_value(self, out: Tensor) -> bool:
         """Whether the norm has one value per statistic: its own mean, so only the bias is left of it.
 
-        PyTorch refuses that. SyncBN is not meant: its other processes have values too.
+        PyTorch refuses that. Of several processes SyncBN is not meant: the others have values too.
         """
         if isinstance(self.norm, nn.GroupNorm):
             return out.numel() == self.norm.num_groups
-        return self.training and type(self.norm) is nn.BatchNorm2d and out.numel() == out.shape[1]
+        is_local = type(self.norm) is nn.BatchNorm2d or comm.get_world_size() == 1
+        is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and is_local
+        return self.training and is_batch_norm and out.numel() == out.shape[1]
 
 
 class _Out1d(_Out, nn.Conv1d):

@@ -43,6 +43,8 @@ def insert_non_local(
     if not isinstance(resnet, ResNet):
         remedy = "That of a model with FPN is model.backbone.bottom_up."
         raise ArgumentError("resnet", "a Detectron2 ResNet", type(resnet).__name__, remedy)
+    if not isinstance(placement, Mapping):
+        raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
     stages = dict(zip(resnet.stage_names, resnet.stages, strict=True))
     new = [
         (stages[name], index, _new_block(stages[name], index, block_arguments))

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import default_argument_parser
 
+from nl_detectron import model_zoo
 from nl_detectron.engine import main
+from nl_detectron.engine.launcher import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -139,6 +145,20 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
         ("--config-file {retinanet} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
         ("--config-file {baseline} MODEL.NON_LOCAL.RES4 [-1]", "RES4 must be left alone"),
         ("--config-file {empty}", "empty.yaml"),
+        ("--config-file {its_own_base}", "its_own_base.yaml: RecursionError"),
+        ("--config-file {defaults_in_vain}", "RES4 must be left alone"),
+        ("--config-file {mask} --eval-only DATASETS.TEST ()", "DATASETS.TEST must name a data set"),
+        ("--config-file {mask} DATASETS.TEST None", "DATASETS.TEST must be a tuple of names; got None"),
+        ("--config-file {mask} MODEL.WEIGHTS None", "MODEL.WEIGHTS must be a string; got None"),
+        ("--config-file {mask} MODEL.DEVICE gpu", "cannot build this model"),
+        ("--config-file {mask} SOLVER.MAX_ITER 0", "cannot set up this training"),
+        ("--config-file {mask} SOLVER.IMS_PER_BATCH 0", "cannot set up this training"),
+        ("--config-file {mask} MODEL.ROI_HEADS.NUM_CLASSES 2", "NUM_CLASSES must be 4, as 'shapes_train'"),
+        ("--config-file {keypoint} MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 5", "KEYPOINTS must be 17"),
+        ("--config-file {mask} DATASETS.TEST ('broken_json',)", "'broken_json' cannot be read: JSONDec"),
+        ("--config-file {mask} --eval-only MODEL.WEIGHTS {text}", "text.pth' cannot be loaded"),
+        ("--config-file {mask} MODEL.WEIGHTS {text}", "text.pth' cannot be loaded"),
+        ("--config-file {mask} --machine-rank 1", "--machine-rank from 0 to one less; got 1 and 1"),
         ("--config-file {broken}", "mapping values are not allowed"),
         ("--config-file {no_base}", "No such file or directory"),
     ],
@@ -149,15 +169,24 @@ def test_mistakes(
     shapes_root: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    register: Callable[..., None],
 ) -> None:
     (tmp_path / "broken.yaml").write_text("MODEL: a: b")
     (tmp_path / "no_base.yaml").write_text("_BASE_: nowhere.yaml")
     (tmp_path / "empty.yaml").write_text("")
     (tmp_path / "retinanet.yaml").write_text(
-        "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu}\nDATASETS: {TRAIN: [shapes_train]}"
+        "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu, RETINANET: {NUM_CLASSES: 4}}\nDATASETS: {TRAIN: [shapes_train]}"
     )
+    (tmp_path / "its_own_base.yaml").write_text("_BASE_: its_own_base.yaml")
+    baseline = CONFIGS / MASK.replace("_nl", "")
+    (tmp_path / "defaults_in_vain.yaml").write_text(
+        f"_BASE_: {baseline}\nMODEL: {{NON_LOCAL: {{RES4: [-1]}}}}"
+    )
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "text.pth").write_text("text")
+    register("broken_json", {"thing_classes": list("abcd")}, str(tmp_path / "broken.json"), str(tmp_path))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    names = {name: str(tmp_path / f"{name}.yaml") for name in ("broken", "no_base", "empty", "retinanet")}
+    names = {path.stem: str(path) for path in (*tmp_path.glob("*.yaml"), tmp_path / "text.pth")}
     names |= {"mask": MASK, "keypoint": KEYPOINT, "baseline": MASK.replace("_nl", "")}
     values = [argument.format(**names) for argument in arguments.split()]
     output = ["OUTPUT_DIR", str(tmp_path / "output")] if values and "RES4" not in values[-1] else []
@@ -166,6 +195,42 @@ def test_mistakes(
     assert message in stopped.value.code
     assert stopped.value.code.startswith("error: ")
     assert "\n" not in stopped.value.code
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """Detectron2's register_coco_instances, undone after the test."""
+    names = []
+
+    def register_for_a_while(name: str, *arguments: object) -> None:
+        register_coco_instances(name, *arguments)
+        names.append(name)
+
+    yield register_for_a_while
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_resume_of_a_checkpoint_that_is_gone(shapes_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
+    with pytest.raises(SystemExit, match=r"last_checkpoint names; got 'model_0000099.pth', and there is no"):
+        main(["--config-file", MASK, "--resume", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)])
+
+
+def test_config_of_a_baseline_run_is_no_config_of_blocks(shapes_root: Path, tmp_path: Path) -> None:
+    """It has all keys of MODEL.NON_LOCAL, at their defaults, because the run wrote it."""
+    cfg = model_zoo.get_config(MASK.replace("_nl", ""))
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    arguments = ["--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu"]
+    args = default_argument_parser().parse_args(arguments)
+    assert load_config(args).MODEL.NON_LOCAL == cfg.MODEL.NON_LOCAL
+
+
+def test_tracebacks_are_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NL_DETECTRON_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="--config-file must be given"):
+        main([])
 
 
 def test_without_gpu_it_runs_on_the_cpu(

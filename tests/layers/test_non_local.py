@@ -116,7 +116,7 @@ def test_new_block_learns(pairwise: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("norm", ["BN", "naiveSyncBN", "GN", "FrozenBN", ""])
 @pytest.mark.parametrize("subsample", SUBSAMPLE)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_empty_batch_and_smallest_maps(pairwise: str, subsample: str, norm: str, training: bool) -> None:
