@@ -174,9 +174,8 @@ def test_mistakes(
     (tmp_path / "broken.yaml").write_text("MODEL: a: b")
     (tmp_path / "no_base.yaml").write_text("_BASE_: nowhere.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    (tmp_path / "retinanet.yaml").write_text(
-        "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu, RETINANET: {NUM_CLASSES: 4}}\nDATASETS: {TRAIN: [shapes_train]}"
-    )
+    retinanet = "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu, RETINANET: {NUM_CLASSES: 4}}"
+    (tmp_path / "retinanet.yaml").write_text(retinanet + "\nDATASETS: {TRAIN: [shapes_train]}")
     (tmp_path / "its_own_base.yaml").write_text("_BASE_: its_own_base.yaml")
     baseline = CONFIGS / MASK.replace("_nl", "")
     (tmp_path / "defaults_in_vain.yaml").write_text(
