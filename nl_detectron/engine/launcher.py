@@ -125,7 +125,8 @@ def _non_local_keys(config_file: str) -> set[str]:
 
     A file that gives all of them was written by a run, whose defaults they may be: it gives none.
     """
-    given = CfgNode.load_yaml_with_base(config_file).get("MODEL", {}).get("NON_LOCAL", {})
+    content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)  # as merge_from_file does
+    given = content.get("MODEL", {}).get("NON_LOCAL", {})
     is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
     return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
 
