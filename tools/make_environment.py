@@ -49,7 +49,10 @@ def detectron2_of(python: Path | str) -> str | None:
 def create(environment: Path) -> None:
     """A new environment, which sees this interpreter's packages if a Detectron2 is among them."""
     unfinished = (environment / "pyvenv.cfg").exists()
-    venv.create(environment, with_pip=True, clear=unfinished, symlinks=True)
+    try:
+        venv.create(environment, with_pip=True, clear=unfinished, symlinks=True)
+    except subprocess.CalledProcessError:
+        sys.exit(f"error: {sys.executable} has no ensurepip (on Debian: apt-get install python3-venv)")
     if detectron2_of(sys.executable):
         folders = [*site.getsitepackages(), site.getusersitepackages()]
         # Not --system-site-packages: from within an environment that shows the packages of the system.
