@@ -3,6 +3,15 @@
 Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2.
 """
 
+from importlib.util import find_spec
+
+if find_spec("detectron2") is None:
+    raise ModuleNotFoundError(
+        "nl_detectron needs Detectron2, which this Python does not have: activate the environment "
+        "that `make setup` makes, or see Install in the README",
+        name="detectron2",
+    )
+
 from . import data, model_zoo  # importing data registers the data sets
 from .config import add_non_local_config, get_cfg
 from .errors import ArgumentError

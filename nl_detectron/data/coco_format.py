@@ -51,7 +51,12 @@ def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: i
     if _holds(folder, parameters):
         return False
     if folder.exists():
-        raise FileExistsError(f"{folder} holds something else: remove it, or choose another root.")
+        record = folder / _RECORD
+        held = record.read_text() if record.is_file() else "not of this generator"
+        raise FileExistsError(
+            f"{folder} holds another data set ({held}): remove it, or give another --root, "
+            f"to draw {json.dumps(parameters)}."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".shapes-") as temporary:
         unfinished = Path(temporary) / "shapes"

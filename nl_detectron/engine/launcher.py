@@ -1,6 +1,7 @@
 """The command line of train_net.py: Detectron2's flags, checked before anything is built."""
 
 import argparse
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from nl_detectron.errors import UserError, one_line_errors, reported_as_user_err
 
 from .preflight import check, check_types
 from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 EPILOG = """
 Examples:
@@ -75,6 +78,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict:
     Returns:
         The metrics of each task, with test-time augmentation also those of `<task>_TTA`.
     """
+    if not (cfg.MODEL.WEIGHTS or resume):
+        logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     with reported_as_user_errors(_loading(cfg, resume)):

@@ -66,9 +66,8 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
 def _check_processes(args: argparse.Namespace) -> None:
     available = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(available, 1):
-        raise UserError(
-            f"--num-gpus must be from 1 to the {available} GPUs of this machine; got {args.num_gpus}."
-        )
+        rule = f"from 1 to the {available} GPUs" if available else "left out: there is no GPU"
+        raise UserError(f"--num-gpus must be {rule} on this machine; got {args.num_gpus}.")
     if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             "--num-machines must be at least 1 and --machine-rank from 0 to one less; "

@@ -145,7 +145,8 @@ def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequenti
     taken = {child for child, _ in stages[name].named_children()}
     names = [f"non_local_{k}" for k in resolved]
     if len(set(names)) < len(names) or taken.intersection(names):
-        raise ArgumentError(name, "a list of free places, each once", indices, "Leave one out.")
+        rule = "a list of places without a non-local block, each once"
+        raise ArgumentError(name, rule, indices, "Leave out what is there already.")
     return resolved
 
 

@@ -151,11 +151,11 @@ def test_the_same_set_is_kept_and_another_is_not_overwritten(tmp_path: Path) -> 
     assert write_shapes(folder, train=2, val=1)
     before = files(folder)
     assert not write_shapes(folder, train=2, val=1)
-    with pytest.raises(FileExistsError, match="holds something else: remove it"):
+    with pytest.raises(FileExistsError, match="holds another data set .*remove it"):
         write_shapes(folder, train=3, val=1)
     assert files(folder) == before
     (folder / "train" / f"{1:012d}.jpg").unlink()
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(FileExistsError, match="holds another data set"):
         write_shapes(folder, train=2, val=1)
 
 

@@ -124,3 +124,12 @@ def test_mixed_precision_checkpoints_hold_the_scale() -> None:
     trainer.state_dict = lambda: {"_trainer": {}}
     complete_checkpoints(trainer)
     assert saved == {}
+
+
+def test_one_process_of_a_schedule_for_two(mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path) -> None:
+    """SOLVER.REFERENCE_WORLD_SIZE, as the README has it for one GPU: Detectron2 scales the rest."""
+    mask_cfg.OUTPUT_DIR = str(tmp_path)
+    mask_cfg.SOLVER.REFERENCE_WORLD_SIZE, mask_cfg.SOLVER.IMS_PER_BATCH = 2, 2
+    scaled, solver = Trainer(mask_cfg).cfg.SOLVER, mask_cfg.SOLVER
+    assert (scaled.IMS_PER_BATCH, scaled.BASE_LR) == (1, solver.BASE_LR / 2)
+    assert (scaled.MAX_ITER, scaled.STEPS[0]) == (2 * solver.MAX_ITER, 2 * solver.STEPS[0])

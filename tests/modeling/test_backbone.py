@@ -121,7 +121,7 @@ def test_trimmed_stages() -> None:
     [
         ({"RES4": []}, "NON_LOCAL.RES4 must be a list with a block.*got \\[\\].*Set it to"),
         ({"RES4": [5]}, "NON_LOCAL.RES4 must be a list of integers from -2 to 2.*got \\[5\\]"),
-        ({"RES3": [1, 1]}, "NON_LOCAL.RES3 must be a list of free places"),
+        ({"RES3": [1, 1]}, "NON_LOCAL.RES3 must be a list of places without"),
         ({"RES3": [1.5]}, "NON_LOCAL.RES3 must be a list of integers"),
         ({"PAIRWISE": "softmax"}, "NON_LOCAL.PAIRWISE must be one of .*got 'softmax'"),
         ({"SUBSAMPLE": "both"}, "NON_LOCAL.SUBSAMPLE must be one of .*got 'both'"),

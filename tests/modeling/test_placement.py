@@ -180,7 +180,7 @@ def test_frozen_stage_freezes_its_block(caplog: pytest.LogCaptureFixture) -> Non
     [
         ({"res4": [3]}, r"res4 must be a list of integers from -2 to 2.*got \[3\]"),
         ({"res4": [-3]}, r"res4 must be a list of integers from -2 to 2.*got \[-3\]"),
-        ({"res4": [1, -1]}, r"res4 must be a list of free places.*got \[1, -1\]"),
+        ({"res4": [1, -1]}, r"res4 must be a list of places without.*got \[1, -1\]"),
         ({"res4": [True]}, r"res4 must be a list of integers.*got \[True\]"),
         ({"res4": 1}, "res4 must be a list of integers.*got 1"),
         ({"res4": 0}, "res4 must be a list of integers.*got 0"),
@@ -201,7 +201,7 @@ def test_bad_placement(placement: dict[str, object], message: str) -> None:
 
 def test_taken_place_and_failed_call_change_nothing() -> None:
     model = insert_non_local(resnet([2, 2, 2, 2]), {"res4": [-1]})
-    with pytest.raises(ValueError, match="free places"):
+    with pytest.raises(ValueError, match="places without"):
         insert_non_local(model, {"res3": [0], "res4": [1]})
     with pytest.raises(ValueError, match="pairwise"):
         insert_non_local(model, {"res3": [0]}, pairwise="none")
