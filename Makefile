@@ -27,4 +27,4 @@ format: $(READY)
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info output/demo
+	rm -rf .venv build *.egg-info output/demo  # not $(VENV), which may be the user's own
