@@ -26,5 +26,6 @@ format: $(READY)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+# Not $(VENV), which may be an environment of the user's.
 clean:
-	rm -rf .venv build *.egg-info output/demo  # not $(VENV), which may be the user's own
+	rm -rf .venv build *.egg-info output/demo
