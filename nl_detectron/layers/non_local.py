@@ -111,39 +111,50 @@ class NonLocalBlock(CNNBlockBase):
         """
         if not torch.jit.is_scripting():
             self._check_input(x)
+        y = self._respond(x)
+        if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
+            return x + _saturate(self.out(y), x.dtype)
+        # Autocast would cast the products back to half precision, where they overflow.
+        with torch.autocast(x.device.type, enabled=False):
+            return x + _saturate(self.out(y), x.dtype)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """theta (B, d, *S) of x at all positions, phi and g (B, d, *S') at the subsampled ones.
+
+        For "gaussian", theta and phi are x itself.
+        """
         x_hat = _pool(x) if self.subsample == "input" else x
-        g = self.g(x_hat)
+        g = _finite(self.g(x_hat))
         if hasattr(self, "theta"):
-            theta, phi = self.theta(x), self.phi(x_hat)
+            theta, phi = _finite(self.theta(x)), _finite(self.phi(x_hat))
         else:
             theta, phi = x, x_hat
         if self.subsample == "embedding":
             phi, g = _pool(phi), _pool(g)
-        if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
-            return self._respond(x, theta, phi, g)
-        # Autocast would cast the products back to half precision, where they overflow.
-        with torch.autocast(x.device.type, enabled=False):
-            return self._respond(x, theta, phi, g)
-
-    def _respond(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """z of Eq. 6 from the embedded x."""
-        y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2))  # (B, d, N)
-        y = _saturate(y.unflatten(2, x.shape[2:]), self.out.weight.dtype)  # (B, d, *S)
-        return _saturate(self.out(y), x.dtype) + x
+        return theta, phi, g
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """y (B, d, N) of Eq. 1, in float32 (or float64) also where the inputs have half precision.
+        """y (B, d, N) of Eq. 1; where f is not a softmax in float32 (or float64), for half precision too.
 
         Args:
             theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).
         """
-        dtype = torch.promote_types(theta.dtype, torch.float32)
-        theta, phi, g = theta.to(dtype), phi.to(dtype), g.to(dtype)
         if hasattr(self, "w_f"):
-            return concatenation(theta, phi, g, self.w_f.weight.to(dtype))
+            return concatenation(theta, phi, g, self.w_f.weight)
         if self.pairwise == "dot_product":
             return dot_product(theta, phi, g)
         return softmax_attention(theta, phi, g, self.logit_scale)
+
+    def _respond(self, x: Tensor) -> Tensor:
+        """y (B, d, *S), in the dtype of W_z."""
+        theta, phi, g = self.embed(x)
+        theta, phi, g = theta.flatten(2), phi.flatten(2), g.flatten(2)
+        if torch.jit.is_scripting():
+            y = self.operate(theta, phi, g)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                y = self.operate(theta, phi, g)
+        return _saturate(y.unflatten(2, x.shape[2:]), self.out.weight.dtype)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.dim + 2:
@@ -212,6 +223,11 @@ def _saturate(x: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == torch.float16:
         x = x.clamp(-65504.0, 65504.0)
     return x.to(dtype)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """x, where a float16 that has overflowed is the largest there is."""
+    return _saturate(x, x.dtype)
 
 
 class _Out:

@@ -1,0 +1,97 @@
+"""The softmax forms (Eq. 2 and 3) without their N x M matrix; the letters and shapes are `pairwise`'s.
+
+    y_i = sum_j p_ij g_j,  p_ij = softmax over j of logit_scale * theta_i . phi_j
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from .cost import BLOCK_BYTES
+from .layout import empty_in_layout_of
+
+CACHE_LINE = 16  # float32
+
+
+def fused_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float) -> Tensor:
+    """y (B, D, N) by PyTorch's fused attention with one head, whose logits and softmax are in float32."""
+    query = theta.transpose(1, 2).unsqueeze(1).contiguous()  # (B, 1, N, d)
+    key = phi.transpose(1, 2).unsqueeze(1).contiguous()  # (B, 1, M, d)
+    value = g.transpose(1, 2).unsqueeze(1).contiguous()  # (B, 1, M, D)
+    y = F.scaled_dot_product_attention(query, key, value, scale=logit_scale)
+    return y.squeeze(1).transpose(1, 2)
+
+
+def blocked_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float) -> Tensor:
+    """y (B, D, N), of whose matrix BLOCK_BYTES are held at a time, in the gradients too.
+
+    Not twice differentiable.
+    """
+    return _BlockedAttention.apply(theta, phi, g, logit_scale)
+
+
+class _BlockedAttention(torch.autograd.Function):
+    """Goes through the matrix in blocks of whole rows, and computes them again for the gradients:
+
+    dp_ij = dy_i . g_j and dlogit_ij = p_ij (dp_ij - dy_i . y_i), as in FlashAttention's backward pass.
+    """
+
+    @staticmethod
+    def forward(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float) -> Tensor:
+        y = empty_in_layout_of(theta, g.shape[1], theta.shape[2])
+        for images, rows, (buffer,) in _blocks(theta, phi, 1):
+            p = _softmax(theta[images, :, rows], phi[images], logit_scale, buffer)
+            torch.bmm(g[images], p.transpose(1, 2), out=y[images, :, rows])
+        return y
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.logit_scale = inputs
+        ctx.save_for_backward(*tensors, output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        theta, phi, g, y = ctx.saved_tensors
+        m, scale = phi.shape[2], ctx.logit_scale
+        dtheta, dphi, dg = torch.empty_like(theta), torch.zeros_like(phi), torch.zeros_like(g)
+        minus_dy_y = (dy * y).sum(1).unsqueeze(2).neg_()  # (B, N, 1)
+        for images, rows, (buffer, dbuffer) in _blocks(theta, phi, 2):
+            p = _softmax(theta[images, :, rows], phi[images], scale, buffer)
+            dg[images].baddbmm_(dy[images, :, rows], p)
+            dy_rows = dy[images, :, rows].transpose(1, 2)
+            dlogits = torch.baddbmm(minus_dy_y[images, rows], dy_rows, g[images], out=dbuffer[..., :m])
+            dlogits.mul_(p)
+            dphi[images].baddbmm_(theta[images, :, rows], dlogits, alpha=scale)
+            dtheta[images, :, rows].baddbmm_(phi[images], dlogits.transpose(1, 2), beta=0, alpha=scale)
+        return dtheta, dphi, dg, None
+
+
+def _softmax(theta: Tensor, phi: Tensor, logit_scale: float, buffer: Tensor) -> Tensor:
+    """p (B, rows, M) of some rows of theta, in a buffer whose rows may be longer."""
+    m = phi.shape[2]
+    buffer[..., :m].baddbmm_(theta.transpose(1, 2), phi, beta=0, alpha=logit_scale)
+    buffer[..., m:] = float("-inf")
+    return torch.softmax(buffer, dim=2, out=buffer)[..., :m]
+
+
+def _blocks(theta: Tensor, phi: Tensor, buffers: int) -> Iterator[tuple[slice, slice, tuple[Tensor, ...]]]:
+    """Slices of images and rows, and the same `buffers` again and again for their part of the matrix.
+
+    Together the buffers have BLOCK_BYTES at most, or else one row each. Their rows begin at cache lines:
+    a matrix product writes others a quarter slower.
+    """
+    (batch, _, n), m = theta.shape, -(-phi.shape[2] // CACHE_LINE) * CACHE_LINE
+    elements = BLOCK_BYTES // (buffers * theta.element_size())
+    rows = min(n, max(1, elements // m))
+    images = min(batch, max(1, elements // (n * m)))
+    memory = theta.new_empty(buffers, images * rows * m)
+    for image in range(0, batch, images):
+        for row in range(0, n, rows):
+            size = (min(images, batch - image), min(rows, n - row), m)
+            block = (buffer[: math.prod(size)].view(size) for buffer in memory)
+            yield slice(image, image + images), slice(row, row + rows), tuple(block)

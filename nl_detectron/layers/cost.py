@@ -1,0 +1,97 @@
+"""What each exact way to compute the operation costs, from arithmetic alone, and which one is taken.
+
+The letters are those of `pairwise`. A way costs multiply-adds and bytes: those it moves through memory beyond
+its operands and y, and those it holds at one time. Counted for float32, in which all of them compute.
+"""
+
+from typing import NamedTuple
+
+# What a byte through memory costs in multiply-adds: float32 arithmetic over bandwidth is 4 to 9 on CPUs and
+# GPUs of the last decade (A100: 9.7e12 / 1.6e12). It decides only where two ways are close to each other.
+MULTIPLY_ADDS_PER_BYTE = 6
+
+# What a way may hold where there is another one; or as many bytes as theta and y have, if these are more. The
+# matrices of many small maps, as in a keypoint head, are among these.
+HELD_BYTES = 16 * 2**20
+
+# What is held of a larger N x M matrix at a time: enough for efficient products, and still in caches.
+BLOCK_BYTES = 8 * 2**20
+
+
+class Sizes(NamedTuple):
+    """The images B, positions N and M, channels d of theta and phi, and channels D of g."""
+
+    b: int
+    n: int
+    m: int
+    d: int
+    d_g: int
+
+
+class Cost(NamedTuple):
+    """Of one way: multiply-adds, bytes moved, and bytes held beyond the operands and y."""
+
+    multiply_adds: int
+    moved: int
+    held: int
+
+    @property
+    def total(self) -> int:
+        """In multiply-adds."""
+        return self.multiply_adds + MULTIPLY_ADDS_PER_BYTE * self.moved
+
+
+def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
+    """Eq. 2 and 3 on a CPU: "matrix", "blocks" of its rows, or "fused", PyTorch's kernel, which wants d = D.
+
+    The passes over the logits are the same. Beside them, "matrix" writes the softmax and reads it again;
+    "blocks" reads and packs phi and g for every block, and "fused" copies theta, phi, g and y to have
+    their channels last. For the gradients, two times as much, and the logits again unless they were kept.
+    """
+    b, n, m, d, d_g = sizes
+    pairs, values, passes = b * n * m, b * m * (d + d_g), 3 if training else 1
+    products = passes * pairs * (d + d_g)
+    matrix = {"matrix": Cost(products, 8 * pairs, 4 * pairs)}
+    if 4 * pairs <= BLOCK_BYTES:
+        return matrix
+    without_matrix = products + (pairs * d if training else 0)
+    blocks = -(-4 * n * m // BLOCK_BYTES)
+    costs = {"blocks": Cost(without_matrix, 8 * passes * blocks * values, BLOCK_BYTES)}
+    if d == d_g:
+        copied = 4 * (b * n * d + values)
+        costs["fused"] = Cost(without_matrix, 2 * passes * (copied + 4 * b * n * d_g), copied)
+    return costs | matrix if training else costs
+
+
+def dot_product_costs(sizes: Sizes) -> dict[str, Cost]:
+    """Eq. 4, associative: "matrix" is (theta phi^T) g, "channels" is theta (phi^T g).
+
+    The matrix is written, read and written to divide it by M, and read. The gradients are thrice the
+    multiply-adds in both ways.
+    """
+    b, n, m, d, d_g = sizes
+    return {
+        "matrix": Cost(b * n * m * (d + d_g), 16 * b * n * m, 4 * b * n * m),
+        "channels": Cost(b * (n + m) * d * d_g, 16 * b * d * d_g, 4 * b * d * d_g),
+    }
+
+
+def concatenation_costs(sizes: Sizes) -> dict[str, Cost]:
+    """Eq. 5: "matrix" is ReLU(a_i + b_j), "sorted" looks up prefix sums over the sorted b_j.
+
+    The matrix is written, read and written by the ReLU, and read. Sorted, every value of g is gathered,
+    multiplied and twice summed, and every value of y gathered from two sums and combined: eight values
+    of 4 bytes moved each.
+    """
+    b, n, m, _, d_g = sizes
+    return {
+        "matrix": Cost(b * n * m * d_g, 16 * b * n * m, 4 * b * n * m),
+        "sorted": Cost(2 * b * (n + m) * d_g, 32 * b * (n + m) * d_g, min(BLOCK_BYTES, 4 * b * n * d_g)),
+    }
+
+
+def cheapest(costs: dict[str, Cost], sizes: Sizes) -> str:
+    """The way of least total cost among those that do not hold too much, if there are any."""
+    limit = max(HELD_BYTES, 4 * sizes.b * sizes.n * (sizes.d + sizes.d_g))
+    affordable = {way: cost for way, cost in costs.items() if cost.held <= limit} or costs
+    return min(affordable, key=lambda way: affordable[way].total)

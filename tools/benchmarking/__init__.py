@@ -1,0 +1,1 @@
+"""What tools/benchmark.py measures: the operation, its growth, whole models."""
