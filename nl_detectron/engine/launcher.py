@@ -18,6 +18,7 @@ from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
 from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
 
+from .forecast import report_forecast
 from .preflight import check, check_types
 from .trainer import Trainer
 
@@ -81,6 +82,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict:
     if not (cfg.MODEL.WEIGHTS or resume):
         logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")
     model = Trainer.build_model(cfg)
+    report_forecast(cfg, model, training=False)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     with reported_as_user_errors(_loading(cfg, resume)):
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)

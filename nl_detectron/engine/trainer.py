@@ -16,6 +16,8 @@ from nl_detectron.compat import complete_checkpoints
 from nl_detectron.errors import UserError, reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
+from .forecast import report_forecast
+
 logger = logging.getLogger(__name__)
 
 
@@ -24,6 +26,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
+        report_forecast(cfg, self.model, training=True)
         complete_checkpoints(self)
 
     def build_hooks(self) -> list[hooks.HookBase]:

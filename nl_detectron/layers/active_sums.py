@@ -40,7 +40,7 @@ def active_sums(order: Order, g: Tensor) -> tuple[Tensor, Tensor]:
     last = order.last.expand(-1, g.shape[1], -1)
     g = g.gather(2, order.order.unsqueeze(1).expand_as(g))
     weighted = (g * order.b).cumsum_(2).gather(2, last).masked_fill_(order.none, 0.0)
-    plain = g.cumsum_(2).gather(2, last).masked_fill_(order.none, 0.0)
+    plain = g.cumsum(2).gather(2, last).masked_fill_(order.none, 0.0)
     return plain, weighted.addcmul_(plain, order.a)
 
 
@@ -81,7 +81,7 @@ class _SortedConcatenation(torch.autograd.Function):
 
 
 def _slabs(y: Tensor) -> list[slice]:
-    """Slices of the channels of y (B, D, N), so that the four tensors of `active_sums` fit BLOCK_BYTES."""
+    """Slices of the channels of y (B, D, N), so that what `active_sums` makes of them fits BLOCK_BYTES."""
     batch, channels, n = y.shape
-    step = max(1, BLOCK_BYTES // max(1, 4 * batch * n * y.element_size()))
+    step = max(1, BLOCK_BYTES // max(1, 5 * batch * n * y.element_size()))
     return [slice(first, first + step) for first in range(0, channels, step)]

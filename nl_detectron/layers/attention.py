@@ -62,19 +62,23 @@ class _BlockedAttention(torch.autograd.Function):
         minus_dy_y = (dy * y).sum(1).unsqueeze(2).neg_()  # (B, N, 1)
         for images, rows, (buffer, dbuffer) in _blocks(theta, phi, 2):
             p = _softmax(theta[images, :, rows], phi[images], scale, buffer)
-            dg[images].baddbmm_(dy[images, :, rows], p)
-            dy_rows = dy[images, :, rows].transpose(1, 2)
-            dlogits = torch.baddbmm(minus_dy_y[images, rows], dy_rows, g[images], out=dbuffer[..., :m])
-            dlogits.mul_(p)
-            dphi[images].baddbmm_(theta[images, :, rows], dlogits, alpha=scale)
-            dtheta[images, :, rows].baddbmm_(phi[images], dlogits.transpose(1, 2), beta=0, alpha=scale)
+            dy_, dlogits = dy[images, :, rows], dbuffer[..., :m]
+            _add_product(dg[images], dy_, p)
+            torch.baddbmm(minus_dy_y[images, rows], dy_.transpose(1, 2), g[images], out=dlogits).mul_(p)
+            _add_product(dphi[images], theta[images, :, rows], dlogits, alpha=scale)
+            _add_product(dtheta[images, :, rows], phi[images], dlogits.transpose(1, 2), beta=0, alpha=scale)
         return dtheta, dphi, dg, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, beta: float = 1, alpha: float = 1) -> None:
+    """beta * total + alpha * a b, in place; by a name that PyTorch's counter of operations knows."""
+    torch.baddbmm(total, a, b, beta=beta, alpha=alpha, out=total)
 
 
 def _softmax(theta: Tensor, phi: Tensor, logit_scale: float, buffer: Tensor) -> Tensor:
     """p (B, rows, M) of some rows of theta, in a buffer whose rows may be longer."""
     m = phi.shape[2]
-    buffer[..., :m].baddbmm_(theta.transpose(1, 2), phi, beta=0, alpha=logit_scale)
+    _add_product(buffer[..., :m], theta.transpose(1, 2), phi, beta=0, alpha=logit_scale)
     buffer[..., m:] = float("-inf")
     return torch.softmax(buffer, dim=2, out=buffer)[..., :m]
 

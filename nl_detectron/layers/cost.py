@@ -42,11 +42,13 @@ class Cost(NamedTuple):
 
 
 def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
-    """Eq. 2 and 3 on a CPU: "matrix", "blocks" of its rows, or "fused", PyTorch's kernel, which wants d = D.
+    """Eq. 2 and 3 on a CPU: "matrix", "blocks" of its rows, or "fused", PyTorch's kernel.
 
     The passes over the logits are the same. Beside them, "matrix" writes the softmax and reads it again;
-    "blocks" reads and packs phi and g for every block, and "fused" copies theta, phi, g and y to have
-    their channels last. For the gradients, two times as much, and the logits again unless they were kept.
+    "blocks" reads and packs phi and g for every block; "fused" copies theta, phi, g and y to have their
+    channels last. For the gradients "blocks" computes the logits again. "fused" does too, and subtracts what it
+    has kept of the softmax from them, which no longer fits once huge logits are rounded: it is not for
+    training. Nor is it for d other than D.
     """
     b, n, m, d, d_g = sizes
     pairs, values, passes = b * n * m, b * m * (d + d_g), 3 if training else 1
@@ -54,13 +56,12 @@ def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
     matrix = {"matrix": Cost(products, 8 * pairs, 4 * pairs)}
     if 4 * pairs <= BLOCK_BYTES:
         return matrix
-    without_matrix = products + (pairs * d if training else 0)
-    blocks = -(-4 * n * m // BLOCK_BYTES)
-    costs = {"blocks": Cost(without_matrix, 8 * passes * blocks * values, BLOCK_BYTES)}
-    if d == d_g:
-        copied = 4 * (b * n * d + values)
-        costs["fused"] = Cost(without_matrix, 2 * passes * (copied + 4 * b * n * d_g), copied)
-    return costs | matrix if training else costs
+    moved = 8 * passes * values * -(-4 * n * m // BLOCK_BYTES)
+    if training:
+        return matrix | {"blocks": Cost(products + pairs * d, moved, BLOCK_BYTES)}
+    copied = 4 * (b * n * d + values)
+    fused = {"fused": Cost(products, 2 * (copied + 4 * b * n * d_g), copied)} if d == d_g else {}
+    return {"blocks": Cost(products, moved, BLOCK_BYTES)} | fused
 
 
 def dot_product_costs(sizes: Sizes) -> dict[str, Cost]:
@@ -84,9 +85,10 @@ def concatenation_costs(sizes: Sizes) -> dict[str, Cost]:
     of 4 bytes moved each.
     """
     b, n, m, _, d_g = sizes
+    gathered = 4 * b * (n + m) * d_g
     return {
         "matrix": Cost(b * n * m * d_g, 16 * b * n * m, 4 * b * n * m),
-        "sorted": Cost(2 * b * (n + m) * d_g, 32 * b * (n + m) * d_g, min(BLOCK_BYTES, 4 * b * n * d_g)),
+        "sorted": Cost(2 * b * (n + m) * d_g, 8 * gathered, min(BLOCK_BYTES, 2 * gathered)),
     }
 
 

@@ -12,10 +12,13 @@ def empty_in_layout_of(x: Tensor, channels: int, positions: int) -> Tensor:
 
 
 def weighted_sum(weights: Tensor, g: Tensor) -> Tensor:
-    """sum_j weights_ij g_j, (B, D, N) in the layout of g, of weights (B, N, M) and g (B, D, M)."""
+    """sum_j weights_ji g_j, (B, D, N) in the layout of g (B, D, M).
+
+    The weights are (B, M, N), as then the gradients of theta and g come out in the layout of these too.
+    """
     if is_channels_last(g):
-        return torch.bmm(weights, g.transpose(1, 2)).transpose(1, 2)
-    return torch.bmm(g, weights.transpose(1, 2))
+        return torch.bmm(weights.transpose(1, 2), g.transpose(1, 2)).transpose(1, 2)
+    return torch.bmm(g, weights)
 
 
 def is_channels_last(x: Tensor) -> bool:

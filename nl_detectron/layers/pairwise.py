@@ -51,8 +51,9 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     """
     theta, phi, g, w_f = _float32(theta), _float32(phi), _float32(g), _float32(w_f)
     w_theta, w_phi = (w_f.flatten() / phi.shape[2]).chunk(2)  # ReLU(a_i + b_j) / M = ReLU(a_i / M + b_j / M)
-    a = torch.matmul(w_theta, theta)  # (B, N)
-    b = torch.matmul(w_phi, phi)  # (B, M)
+    batch = theta.shape[0]  # bmm, as matmul would copy theta and phi
+    a = torch.bmm(w_theta.expand(batch, 1, -1), theta).squeeze(1)  # (B, N)
+    b = torch.bmm(w_phi.expand(batch, 1, -1), phi).squeeze(1)  # (B, M)
     if not torch.jit.is_scripting():
         if not _is_for_all_sizes():
             return _concatenation(a, b, g, _sizes(theta, phi, g))
@@ -67,22 +68,22 @@ def _softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float
         return blocked_attention(theta, phi, g, logit_scale)
     if way == "fused":
         return fused_attention(theta, phi, g, logit_scale)
-    logits = torch.bmm(theta.transpose(1, 2), phi).mul_(logit_scale)  # (B, N, M)
-    return weighted_sum(logits.softmax(dim=2), g)
+    logits = torch.bmm(phi.transpose(1, 2), theta).mul_(logit_scale)  # (B, M, N)
+    return weighted_sum(logits.softmax(dim=1), g)
 
 
 def _dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     sizes = _sizes(theta, phi, g)
     if cheapest(dot_product_costs(sizes), sizes) == "channels":
         return _ChannelsFirst.apply(theta, phi, g)[0]
-    affinity = torch.bmm(theta.transpose(1, 2), phi).div_(phi.shape[2])  # (B, N, M)
+    affinity = torch.bmm(phi.transpose(1, 2), theta).div_(phi.shape[2])  # (B, M, N)
     return weighted_sum(affinity, g)
 
 
 def _concatenation(a: Tensor, b: Tensor, g: Tensor, sizes: Sizes) -> Tensor:
     if cheapest(concatenation_costs(sizes), sizes) == "sorted":
         return sorted_concatenation(a, b, g)
-    affinity = (a.unsqueeze(2) + b.unsqueeze(1)).relu_()  # (B, N, M)
+    affinity = (a.unsqueeze(1) + b.unsqueeze(2)).relu_()  # (B, M, N)
     return weighted_sum(affinity, g)
 
 

@@ -5,6 +5,7 @@ from .backbone import (
     build_nl_resnet_fpn_backbone,
     build_nl_retinanet_resnet_fpn_backbone,
 )
+from .forecast import forecast_non_local
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .placement import (
     insert_non_local,
@@ -18,6 +19,7 @@ __all__ = [
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
+    "forecast_non_local",
     "insert_non_local",
     "insert_non_local_keypoint",
     "non_local_blocks",
