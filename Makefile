@@ -1,10 +1,10 @@
-# make demo, make test: each sets up $(VENV) first, once. See CONTRIBUTING.md for the rest.
+# make demo, make test, make bench: each sets up $(VENV) first, once. See CONTRIBUTING.md for the rest.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.nl_detectron
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test bench lint format clean
 
 setup: $(READY)
 
@@ -18,6 +18,9 @@ demo: $(READY)
 test: $(READY)
 	$(RUN) -m pytest -n 2
 
+bench: $(READY)
+	$(RUN) -W ignore tools/benchmark.py --output output/benchmark
+
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -28,4 +31,4 @@ format: $(READY)
 
 # Not $(VENV), which may be an environment of the user's.
 clean:
-	rm -rf .venv build *.egg-info output/demo
+	rm -rf .venv build *.egg-info output/demo output/benchmark

@@ -20,7 +20,7 @@ import torch
 from benchmarking import report
 from benchmarking.measure import ceilings
 from benchmarking.models import MODELS, run_models
-from benchmarking.operation import GROWTH, OPERATIONS, SHAPES, run_case, run_growth
+from benchmarking.operation import OPERATIONS, SHAPES, growth_sizes, run_case, run_growth
 from tqdm import tqdm
 
 from nl_detectron.errors import UserError, one_line_errors
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         results["operation"] = [case._asdict() for case in cases]
     if "growth" in args.parts:
         growth = {function: {} for function in ("embedded_gaussian", "dot_product", "concatenation")}
-        pairs = [(function, n) for function in growth for n in GROWTH]
+        pairs = [(function, n) for function in growth for n in growth_sizes(function)]
         for function, n in tqdm(pairs, desc="growth", leave=False):
             growth[function][n] = run_growth(function, n, device, dtype, args.seconds)
         print("", report.growth_table(growth), sep="\n", flush=True)

@@ -45,9 +45,7 @@ def report_forecast(cfg: CfgNode, model: nn.Module, training: bool) -> None:
             logger.warning("That is over half the memory of %s. %s if it fails.", cfg.MODEL.DEVICE, remedy)
 
 
-def _passes(
-    cfg: CfgNode, training: bool
-) -> Iterator[tuple[str, bool, int, int, tuple[int, int], str]]:
+def _passes(cfg: CfgNode, training: bool) -> Iterator[tuple[str, bool, int, int, tuple[int, int], str]]:
     """What a pass is called, whether it trains, its images, RoIs an image, largest size, and the remedy.
 
     Where images are not resized, nothing is known of their size.

@@ -32,7 +32,9 @@ def sort_active(a: Tensor, b: Tensor) -> Order:
     b, order = b.sort(dim=1, descending=True)
     active = torch.searchsorted(-b, a).unsqueeze(1)  # of the ascending -b, those below a
     top = b[:, :1]
-    return Order(order, (active - 1).clamp(min=0), active == 0, (a + top).unsqueeze(1), (b - top).unsqueeze(1))
+    return Order(
+        order, (active - 1).clamp(min=0), active == 0, (a + top).unsqueeze(1), (b - top).unsqueeze(1)
+    )
 
 
 def active_sums(order: Order, g: Tensor) -> tuple[Tensor, Tensor]:

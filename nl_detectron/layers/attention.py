@@ -1,6 +1,6 @@
 """The softmax forms (Eq. 2 and 3) without their N x M matrix; the letters and shapes are `pairwise`'s.
 
-    y_i = sum_j p_ij g_j,  p_ij = softmax over j of logit_scale * theta_i . phi_j
+y_i = sum_j p_ij g_j,  p_ij = softmax over j of logit_scale * theta_i . phi_j
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .cost import BLOCK_BYTES
-from .layout import empty_in_layout_of
+from .layout import empty_in_layout_of, is_channels_last
 
 CACHE_LINE = 16  # float32
 
@@ -58,7 +58,7 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
         theta, phi, g, y = ctx.saved_tensors
         m, scale = phi.shape[2], ctx.logit_scale
-        dtheta, dphi, dg = torch.empty_like(theta), torch.zeros_like(phi), torch.zeros_like(g)
+        dtheta, dphi, dg = torch.empty_like(theta), _aligned_zeros(phi), _aligned_zeros(g)
         minus_dy_y = (dy * y).sum(1).unsqueeze(2).neg_()  # (B, N, 1)
         for images, rows, (buffer, dbuffer) in _blocks(theta, phi, 2):
             p = _softmax(theta[images, :, rows], phi[images], scale, buffer)
@@ -86,10 +86,9 @@ def _softmax(theta: Tensor, phi: Tensor, logit_scale: float, buffer: Tensor) -> 
 def _blocks(theta: Tensor, phi: Tensor, buffers: int) -> Iterator[tuple[slice, slice, tuple[Tensor, ...]]]:
     """Slices of images and rows, and the same `buffers` again and again for their part of the matrix.
 
-    Together the buffers have BLOCK_BYTES at most, or else one row each. Their rows begin at cache lines:
-    a matrix product writes others a quarter slower.
+    Together the buffers have BLOCK_BYTES at most, or else one row each.
     """
-    (batch, _, n), m = theta.shape, -(-phi.shape[2] // CACHE_LINE) * CACHE_LINE
+    (batch, _, n), m = theta.shape, _aligned(phi.shape[2])
     elements = BLOCK_BYTES // (buffers * theta.element_size())
     rows = min(n, max(1, elements // m))
     images = min(batch, max(1, elements // (n * m)))
@@ -99,3 +98,16 @@ def _blocks(theta: Tensor, phi: Tensor, buffers: int) -> Iterator[tuple[slice, s
             size = (min(images, batch - image), min(rows, n - row), m)
             block = (buffer[: math.prod(size)].view(size) for buffer in memory)
             yield slice(image, image + images), slice(row, row + rows), tuple(block)
+
+
+def _aligned(m: int) -> int:
+    """m or more, such that rows of it begin at cache lines: products are a quarter slower to write others."""
+    return -(-m // CACHE_LINE) * CACHE_LINE
+
+
+def _aligned_zeros(x: Tensor) -> Tensor:
+    """Zeros of the shape of x (B, C, M) and in its layout."""
+    if is_channels_last(x):
+        return torch.zeros_like(x)
+    batch, channels, m = x.shape
+    return x.new_zeros(batch, channels, _aligned(m))[..., :m]

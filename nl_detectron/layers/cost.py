@@ -46,9 +46,9 @@ def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
 
     The passes over the logits are the same. Beside them, "matrix" writes the softmax and reads it again;
     "blocks" reads and packs phi and g for every block; "fused" copies theta, phi, g and y to have their
-    channels last. For the gradients "blocks" computes the logits again. "fused" does too, and subtracts what it
-    has kept of the softmax from them, which no longer fits once huge logits are rounded: it is not for
-    training. Nor is it for d other than D.
+    channels last. For the gradients "blocks" computes the logits again. So does "fused", and subtracts
+    what it has kept of the softmax from them, which no longer fits once huge logits are rounded: it is not
+    for training. Nor is it for d other than D.
     """
     b, n, m, d, d_g = sizes
     pairs, values, passes = b * n * m, b * m * (d + d_g), 3 if training else 1

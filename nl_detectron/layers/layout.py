@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def empty_in_layout_of(x: Tensor, channels: int, positions: int) -> Tensor:
-    """An uninitialised (B, channels, positions), with the channels last in memory if x (B, _, _) has them so."""
+    """An uninitialised (B, channels, positions); its channels are last in memory if those of x are."""
     if is_channels_last(x):
         return x.new_empty(x.shape[0], positions, channels).transpose(1, 2)
     return x.new_empty(x.shape[0], channels, positions)

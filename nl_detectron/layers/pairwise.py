@@ -37,7 +37,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float)
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """f = theta_i . phi_j, C(x) = M: Eq. 4, where the product of three can start at either end."""
     theta, phi, g = _float32(theta), _float32(phi), _float32(g)
-    if not torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
         if not _is_for_all_sizes():
             return _dot_product(theta, phi, g)
     return torch.bmm(torch.bmm(g, phi.transpose(1, 2)) / phi.shape[2], theta)
@@ -54,7 +54,7 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     batch = theta.shape[0]  # bmm, as matmul would copy theta and phi
     a = torch.bmm(w_theta.expand(batch, 1, -1), theta).squeeze(1)  # (B, N)
     b = torch.bmm(w_phi.expand(batch, 1, -1), phi).squeeze(1)  # (B, M)
-    if not torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
         if not _is_for_all_sizes():
             return _concatenation(a, b, g, _sizes(theta, phi, g))
     return active_sums(sort_active(a, b), g)[1]

@@ -89,9 +89,7 @@ def test_gradients(force: Callable[[str], None], function: str, way: str) -> Non
 
 @pytest.mark.parametrize("case", ["ties", "all active", "none active", "some rows without any"])
 @pytest.mark.parametrize("way", WAYS["concatenation"])
-def test_gradients_of_concatenation_at_its_limits(
-    force: Callable[[str], None], way: str, case: str
-) -> None:
+def test_gradients_of_concatenation_at_its_limits(force: Callable[[str], None], way: str, case: str) -> None:
     """As many rows are active as ReLU lets through; w_f is chosen such that a and b are theta's and phi's."""
     force(way)
     theta, phi, g, _ = inputs(2, 8, 6, 1, 3, torch.float64)
@@ -123,7 +121,7 @@ def test_gradient_of_concatenation_where_a_pair_is_zero() -> None:
 
 
 def test_sorted_concatenation_loses_no_digits_to_an_offset() -> None:
-    """a_i + b_j of about 1 where both are about 1e4: each pair is exact in float32, and so have sums to be."""
+    """a_i + b_j of about 1 where both are about 1e4: each pair is exact in float32, as sums have to be."""
     a, b = torch.rand(1, 200) + 1e4, torch.rand(1, 150) - 1e4
     g = torch.randn(1, 8, 150)
     pairs = torch.relu(a.double().unsqueeze(2) + b.double().unsqueeze(1))
@@ -166,7 +164,9 @@ def test_fused_attention_stays_out_of_training_for_huge_logits() -> None:
     operands = [t.requires_grad_() for t in (1e4 * theta, 1e4 * phi, g)]
     fused = torch.autograd.grad(attention.fused_attention(*operands, SCALE).square().mean(), operands[2])
     blocks = torch.autograd.grad(attention.blocked_attention(*operands, SCALE).square().mean(), operands[2])
-    exact = torch.autograd.grad(reference("softmax_attention", *operands, operands[0]).square().mean(), operands[2])
+    exact = torch.autograd.grad(
+        reference("softmax_attention", *operands, operands[0]).square().mean(), operands[2]
+    )
     largest = exact[0].abs().max()
     assert (blocks[0] - exact[0]).abs().max() < 0.01 * largest
     assert not (fused[0] - exact[0]).abs().max() < 100 * largest

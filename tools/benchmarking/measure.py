@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 MAX_ROUNDS = 30
 
@@ -21,9 +22,10 @@ class Result(NamedTuple):
 def compare(
     contestants: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, rounds: int = 3
 ) -> dict[str, Result]:
-    """Let the contestants take turns, for at least so many rounds and about so many seconds.
+    """Let the contestants take turns for so many seconds and at least so many rounds.
 
-    A round before these warms up and measures memory; without another one it is timed too.
+    Contestants for whom that takes ten times as long have fewer rounds, but one. A round before these
+    warms up and measures memory; without another one it is timed too.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     peaks = {}
@@ -32,9 +34,10 @@ def compare(
         peaks[name] = peak_memory(run, device)
         if not rounds:
             times[name].append(time.perf_counter() - start)
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
     for done in range(MAX_ROUNDS if rounds else 0):
-        if done >= rounds and time.perf_counter() > end:
+        elapsed = time.perf_counter() - start
+        if elapsed > seconds and (done >= rounds or elapsed > 10 * seconds > 0):
             break
         for name, run in contestants.items():
             times[name].append(duration(run, device))
@@ -66,6 +69,16 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak
+
+
+def operation_counter() -> FlopCounterMode:
+    """PyTorch's counter, which counts two for a multiply-add, told of fused attention on CPUs as well."""
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def count(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    return FlopCounterMode(display=False, custom_mapping={fused: count})
 
 
 class Ceilings(NamedTuple):

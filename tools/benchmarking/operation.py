@@ -1,7 +1,7 @@
 """The operation alone, given theta, phi and g: ours, and the usual sequence of operations.
 
-The usual sequences stand in for public implementations, and are written from the equations in the leanest form
-that those have: in place where that is possible.
+The usual sequences stand in for public implementations. They are written from the equations in the
+leanest form that those have: in place where that is possible.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,6 +31,7 @@ SHAPES = {
 }
 GROWTH = (1024, 2048, 4096, 8192, 16384)
 LARGEST_USUAL = 4096  # of the growth, as the usual matrices of the largest size take 3 GB
+LARGEST_SOFTMAX = 8192  # which takes a quarter of a minute on two cores at the largest
 
 
 def usual_softmax(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
@@ -110,6 +111,11 @@ def run_case(
         yield Case(function, shape, sizes, way, backward, results, floor, errors)
 
 
+def growth_sizes(function: str) -> list[int]:
+    """N = M, as large as is measured in little time."""
+    return [n for n in GROWTH if function != "embedded_gaussian" or n <= LARGEST_SOFTMAX]
+
+
 def run_growth(
     function: str, n: int, device: torch.device, dtype: torch.dtype, seconds: float
 ) -> dict[str, dict[str, Result]]:
@@ -159,10 +165,8 @@ def _errors(function: str, inputs: list[Tensor]) -> dict[str, float]:
         }
 
 
-def _chosen(
-    function: str, sizes: cost.Sizes, backward: bool, device: torch.device
-) -> tuple[str, cost.Cost]:
-    """The way that is taken, and its work; of dot product and concatenation backward twice that of forward."""
+def _chosen(function: str, sizes: cost.Sizes, backward: bool, device: torch.device) -> tuple[str, cost.Cost]:
+    """The way that is taken, and its work: of dot product and concatenation thrice as much with gradients."""
     if "gaussian" in function:
         costs = cost.softmax_costs(sizes, backward)
         way = cost.cheapest(costs, sizes)
@@ -173,9 +177,7 @@ def _chosen(
     return way, cost.Cost(passes * costs[way].multiply_adds, passes * costs[way].moved, costs[way].held)
 
 
-def _floor(
-    work: cost.Cost, sizes: cost.Sizes, itemsize: int, backward: bool, ceilings: Ceilings
-) -> Result:
+def _floor(work: cost.Cost, sizes: cost.Sizes, itemsize: int, backward: bool, ceilings: Ceilings) -> Result:
     b, n, m, d, d_g = sizes
     y, operands = b * n * d_g * itemsize, b * (n * d + m * (d + d_g)) * itemsize
     moved = (3 if backward else 1) * (y + operands) + work.moved

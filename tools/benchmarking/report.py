@@ -46,15 +46,15 @@ def fused_table(cases: list[Case]) -> str:
 def growth_table(growth: Growth) -> str:
     """Milliseconds and megabytes over N = M, and the exponents that fit."""
     rows = []
+    sizes = max(growth.values(), key=len)
     for function, by_size in growth.items():
         for name in PASSES:
             ours = {n: passes[name]["ours"] for n, passes in by_size.items()}
             times = {n: result.seconds for n, result in ours.items()}
             peaks = {n: result.bytes for n, result in ours.items()}
-            row = [function, name]
-            row += [f"{1e3 * r.seconds:.1f} ms, {r.bytes / 1e6:.0f} MB" for r in ours.values()]
+            cells = {n: f"{1e3 * r.seconds:.1f} ms, {r.bytes / 1e6:.0f} MB" for n, r in ours.items()}
+            row = [function, name, *(cells.get(n, "") for n in sizes)]
             rows.append([*row, f"{exponent(times):.2f}", f"{exponent(peaks):.2f}"])
-    sizes = next(iter(growth.values()))
     return _table(rows, ["f", "pass", *(f"N = M = {n}" for n in sizes), "time: N^k", "memory: N^k"])
 
 
@@ -101,7 +101,8 @@ def plot_growth(growth: Growth, path: Path, title: str) -> None:
                 label_ = f"{function}, {who}"
                 axes.loglog(list(points), list(points.values()), style, color=f"C{index}", label=label_)
         axes.set(xlabel="positions N = M, 512 channels", ylabel=label)
-        axes.set_xticks(list(by_size), list(map(str, by_size)))
+        sizes = list(max(growth.values(), key=len))
+        axes.set_xticks(sizes, list(map(str, sizes)))
         axes.minorticks_off()
         axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
