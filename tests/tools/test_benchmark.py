@@ -9,7 +9,10 @@ import benchmark
 import pytest
 import torch
 from benchmarking import models, operation
-from benchmarking.measure import peak_memory
+from benchmarking.measure import Ceilings, ceilings, peak_memory
+from detectron2.config import CfgNode
+
+from nl_detectron import get_cfg, model_zoo
 
 TOOL = Path(benchmark.__file__)
 CPU = torch.device("cpu")
@@ -21,8 +24,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "SHAPES", {"small": operation.SHAPES["small"]})
     monkeypatch.setattr(operation, "GROWTH", (16, 64))
     monkeypatch.setattr(benchmark, "MODELS", {"R_50": (1, 0)})
+    monkeypatch.setattr(benchmark, "ceilings", lambda device, dtype: Ceilings(1e9, 1e9))
     monkeypatch.setattr(models, "HEIGHT", 64)
     monkeypatch.setattr(models, "WIDTH", 96)
+    monkeypatch.setattr(models.model_zoo, "get_config", light_config)
+
+
+def light_config(name: str) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file(name))
+    cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK_TEST", 20, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16])
+    cfg.merge_from_list(["MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.NUM_CONV", 1])
+    return cfg
 
 
 def test_tables_json_and_plot(
@@ -52,6 +65,12 @@ def test_peak_memory_counts_what_is_there_at_once() -> None:
             del first, second
 
     assert peak_memory(run, CPU) == 2 * 4 * 250_000
+
+
+def test_ceilings_are_plausible() -> None:
+    limits = ceilings(CPU, torch.float32, side=256, seconds=0)
+    assert 1e8 < limits.multiply_adds < 1e15
+    assert 1e8 < limits.bytes < 1e14
 
 
 def test_exponent_of_a_power_law() -> None:

@@ -88,14 +88,14 @@ class Ceilings(NamedTuple):
     bytes: float
 
 
-def ceilings(device: torch.device, dtype: torch.dtype) -> Ceilings:
-    """Of a large matrix product, and of a large copy, read and written."""
-    side, size = 4096, 2**28
+def ceilings(device: torch.device, dtype: torch.dtype, side: int = 4096, seconds: float = 5) -> Ceilings:
+    """Of a product of square matrices, and of a copy of 16 times as many values, read and written."""
+    size = 16 * side**2
     matrix = torch.randn(side, side, device=device, dtype=dtype)
     source = torch.empty(size, device=device, dtype=torch.uint8).fill_(1)
     target = torch.empty_like(source).copy_(source)
     results = compare(
-        {"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}, device, seconds=5
+        {"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}, device, seconds
     )
     return Ceilings(side**3 / results["product"].seconds, 2 * size / results["copy"].seconds)
 
