@@ -100,6 +100,7 @@ class _ChannelsFirst(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # of zeros, for the product
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
