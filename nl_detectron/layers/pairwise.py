@@ -100,12 +100,14 @@ class _ChannelsFirst(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)  # of zeros, for the product
+        ctx.set_materialize_grads(False)  # which for the product would be zeros
         ctx.save_for_backward(*inputs, output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: FunctionCtx, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return None, None, None
         theta, phi, g, product = ctx.saved_tensors
         dproduct = torch.bmm(dy, theta.transpose(1, 2)).div_(phi.shape[2])
         dphi = torch.bmm(dproduct.transpose(1, 2), g, out=torch.empty_like(phi))
