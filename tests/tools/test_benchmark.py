@@ -85,6 +85,15 @@ def test_usual_sequences_are_the_equations() -> None:
         assert all((result - results[0]).abs().max() < 1e-12 for result in results)
 
 
+def test_half_precision() -> None:
+    """Its inputs are bfloat16; ours sums in float32, and is at least as close to float64 as the usual."""
+    limits = Ceilings(1e9, 1e9)
+    for function in operation.OPERATIONS:
+        cases = list(operation.run_case(function, "small", CPU, torch.bfloat16, limits, seconds=0))
+        assert [case.backward for case in cases] == [False, True]
+        assert all(case.errors["ours"] <= case.errors["usual"] for case in cases)
+
+
 def test_no_gpu_is_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

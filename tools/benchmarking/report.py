@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from .measure import Result
-from .models import ModelCase
+from .models import MODELS, ModelCase
 from .operation import Case, exponent
 
 # Of a pairwise function: of each N = M, of each pass, of each contestant.
@@ -69,7 +69,9 @@ def model_table(cases: list[ModelCase]) -> str:
         for name, results in (("inference", case.inference), ("training", case.training)):
             seconds = {who: result.seconds for who, result in results.items()}
             peaks = {who: result.bytes for who, result in results.items()}
-            rows.append(_added(case.name, f"{name}, s", seconds, 1))
+            is_cold = name == "training" and MODELS[case.name][1] == 0
+            *row, added = _added(case.name, f"{name}, s", seconds, 1)
+            rows.append([*row, "(once, cold)" if is_cold else added])
             rows.append(_added(case.name, f"{name}, MB", peaks, 1e6))
     return _table(rows, headers)
 
