@@ -26,7 +26,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
-        report_forecast(cfg, self.model, training=True)
+        report_forecast(self.cfg, self.model, training=True)  # to which REFERENCE_WORLD_SIZE is applied
         complete_checkpoints(self)
 
     def build_hooks(self) -> list[hooks.HookBase]:

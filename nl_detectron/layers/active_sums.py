@@ -3,8 +3,8 @@
     y_i = sum over the active j, those with b_j > -a_i, of (a_i + b_j) g_j
 
 With b in descending order the active j come first, so that both sums over them, of g_j and of b_j g_j, are
-prefix sums. To lose no digits where few j are active, both a_i and b_j are taken relative to the largest b:
-(a_i + b_1) and (b_j - b_1). The letters and shapes are those of `pairwise`.
+prefix sums. These are in float64: a_i times the one and the other may be large and nearly cancel. The letters
+and shapes are those of `pairwise`.
 """
 
 from typing import NamedTuple
@@ -23,24 +23,22 @@ class Order(NamedTuple):
     order: Tensor  # (B, M)
     last: Tensor  # (B, 1, N), the last active place, 0 if there is none
     none: Tensor  # (B, 1, N), whether there is none
-    a: Tensor  # (B, 1, N), a_i + b_1
-    b: Tensor  # (B, 1, M), b_j - b_1 in order
+    a: Tensor  # (B, 1, N), float64
+    b: Tensor  # (B, 1, M), in order, float64
 
 
 def sort_active(a: Tensor, b: Tensor) -> Order:
     """The order for a (B, N) and b (B, M)."""
     b, order = b.sort(dim=1, descending=True)
     active = torch.searchsorted(-b, a).unsqueeze(1)  # of the ascending -b, those below a
-    top = b[:, :1]
-    return Order(
-        order, (active - 1).clamp(min=0), active == 0, (a + top).unsqueeze(1), (b - top).unsqueeze(1)
-    )
+    last = (active - 1).clamp(min=0)
+    return Order(order, last, active == 0, a.unsqueeze(1).double(), b.unsqueeze(1).double())
 
 
 def active_sums(order: Order, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the active j, the sums of g_j and of (a_i + b_j) g_j, both (B, D, N), of g (B, D, M)."""
+    """Of g (B, D, M), the sums over the active j of g_j and (a_i + b_j) g_j, both (B, D, N) in float64."""
     last = order.last.expand(-1, g.shape[1], -1)
-    g = g.gather(2, order.order.unsqueeze(1).expand_as(g))
+    g = g.gather(2, order.order.unsqueeze(1).expand_as(g)).double()
     weighted = (g * order.b).cumsum_(2).gather(2, last).masked_fill_(order.none, 0.0)
     plain = g.cumsum(2).gather(2, last).masked_fill_(order.none, 0.0)
     return plain, weighted.addcmul_(plain, order.a)
@@ -76,14 +74,14 @@ class _SortedConcatenation(torch.autograd.Function):
         da, db, dg = torch.zeros_like(a), torch.zeros_like(b), torch.empty_like(g)
         order_of_j, order_of_i = sort_active(a, b), sort_active(b, a)
         for channels in _slabs(dy):
-            da += (dy[:, channels] * active_sums(order_of_j, g[:, channels])[0]).sum(1)
+            da += (dy[:, channels] * active_sums(order_of_j, g[:, channels])[0]).sum(1).to(da.dtype)
             active_dy, dg[:, channels] = active_sums(order_of_i, dy[:, channels])
-            db += (g[:, channels] * active_dy).sum(1)
+            db += (g[:, channels] * active_dy).sum(1).to(db.dtype)
         return da, db, dg
 
 
 def _slabs(y: Tensor) -> list[slice]:
-    """Slices of the channels of y (B, D, N), so that what `active_sums` makes of them fits BLOCK_BYTES."""
+    """Slices of the channels of y (B, D, N): five float64 tensors of such a slice fit BLOCK_BYTES."""
     batch, channels, n = y.shape
-    step = max(1, BLOCK_BYTES // max(1, 5 * batch * n * y.element_size()))
+    step = max(1, BLOCK_BYTES // max(1, 40 * batch * n))
     return [slice(first, first + step) for first in range(0, channels, step)]

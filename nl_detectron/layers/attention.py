@@ -91,7 +91,7 @@ def _blocks(theta: Tensor, phi: Tensor, buffers: int) -> Iterator[tuple[slice, s
     (batch, _, n), m = theta.shape, _aligned(phi.shape[2])
     elements = BLOCK_BYTES // (buffers * theta.element_size())
     rows = min(n, max(1, elements // m))
-    images = min(batch, max(1, elements // (n * m)))
+    images = max(1, min(batch, elements // (n * m)))
     memory = theta.new_empty(buffers, images * rows * m)
     for image in range(0, batch, images):
         for row in range(0, n, rows):

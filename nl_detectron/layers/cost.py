@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one way: multiply-adds, bytes moved, and bytes held beyond the operands and y."""
+    """Of one way, in training forward and backward: multiply-adds, bytes moved, bytes held at a time."""
 
     multiply_adds: int
     moved: int
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
 
 
 def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
-    """Eq. 2 and 3 on a CPU: "matrix", "blocks" of its rows, or "fused", PyTorch's kernel.
+    """Eq. 2 and 3: "matrix", "blocks" of its rows, or "fused", PyTorch's kernel.
 
     The passes over the logits are the same. Beside them, "matrix" writes the softmax and reads it again;
     "blocks" reads and packs phi and g for every block; "fused" copies theta, phi, g and y to have their
@@ -51,7 +51,7 @@ def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
     for training. Nor is it for d other than D.
     """
     b, n, m, d, d_g = sizes
-    pairs, values, passes = b * n * m, b * m * (d + d_g), 3 if training else 1
+    pairs, values, passes = b * n * m, b * m * (d + d_g), _passes(training)
     products = passes * pairs * (d + d_g)
     matrix = {"matrix": Cost(products, 8 * pairs, 4 * pairs)}
     if 4 * pairs <= BLOCK_BYTES:
@@ -64,36 +64,51 @@ def softmax_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
     return {"blocks": Cost(products, moved, BLOCK_BYTES)} | fused
 
 
-def dot_product_costs(sizes: Sizes) -> dict[str, Cost]:
+def dot_product_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
     """Eq. 4, associative: "matrix" is (theta phi^T) g, "channels" is theta (phi^T g).
 
-    The matrix is written, read and written to divide it by M, and read. The gradients are thrice the
-    multiply-adds in both ways.
+    The matrix is written, read and written to divide it by M, and read.
     """
     b, n, m, d, d_g = sizes
+    pairs, passes = b * n * m, _passes(training)
+    product = b * d * d_g
     return {
-        "matrix": Cost(b * n * m * (d + d_g), 16 * b * n * m, 4 * b * n * m),
-        "channels": Cost(b * (n + m) * d * d_g, 16 * b * d * d_g, 4 * b * d * d_g),
+        "matrix": Cost(passes * pairs * (d + d_g), passes * 16 * pairs, 4 * pairs),
+        "channels": Cost(passes * (n + m) * product, passes * 16 * product, 4 * product),
     }
 
 
-def concatenation_costs(sizes: Sizes) -> dict[str, Cost]:
+def concatenation_costs(sizes: Sizes, training: bool) -> dict[str, Cost]:
     """Eq. 5: "matrix" is ReLU(a_i + b_j), "sorted" looks up prefix sums over the sorted b_j.
 
     The matrix is written, read and written by the ReLU, and read. Sorted, every value of g is gathered,
-    multiplied and twice summed, and every value of y gathered from two sums and combined: eight values
-    of 4 bytes moved each.
+    multiplied and twice summed, and every value of y gathered from two sums and combined: four values of
+    8 bytes, for float64, moved each.
     """
     b, n, m, _, d_g = sizes
-    gathered = 4 * b * (n + m) * d_g
+    pairs, gathered, passes = b * n * m, 8 * b * (n + m) * d_g, _passes(training)
     return {
-        "matrix": Cost(b * n * m * d_g, 16 * b * n * m, 4 * b * n * m),
-        "sorted": Cost(2 * b * (n + m) * d_g, 8 * gathered, min(BLOCK_BYTES, 2 * gathered)),
+        "matrix": Cost(passes * pairs * d_g, passes * 16 * pairs, 4 * pairs),
+        "sorted": Cost(passes * gathered // 4, passes * 4 * gathered, min(BLOCK_BYTES, 2 * gathered)),
     }
 
 
-def cheapest(costs: dict[str, Cost], sizes: Sizes) -> str:
-    """The way of least total cost among those that do not hold too much, if there are any."""
+COSTS = {
+    "gaussian": softmax_costs,
+    "embedded_gaussian": softmax_costs,
+    "dot_product": dot_product_costs,
+    "concatenation": concatenation_costs,
+}
+
+
+def cheapest(pairwise: str, sizes: Sizes, training: bool) -> tuple[str, Cost]:
+    """The way of least total cost among those that do not hold too much, if there are any, and its cost."""
+    costs = COSTS[pairwise](sizes, training)
     limit = max(HELD_BYTES, 4 * sizes.b * sizes.n * (sizes.d + sizes.d_g))
     affordable = {way: cost for way, cost in costs.items() if cost.held <= limit} or costs
-    return min(affordable, key=lambda way: affordable[way].total)
+    return min(affordable.items(), key=lambda item: item[1].total)
+
+
+def _passes(training: bool) -> int:
+    """A product takes two more for its gradients."""
+    return 3 if training else 1

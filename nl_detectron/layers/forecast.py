@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from detectron2.layers import FrozenBatchNorm2d
 
-from .cost import Cost, Sizes, cheapest, concatenation_costs, dot_product_costs, softmax_costs
+from .cost import Sizes, cheapest
 from .non_local import NonLocalBlock
 
 
@@ -29,13 +29,13 @@ class Forecast(NamedTuple):
 
 
 def forecast_block(block: NonLocalBlock, batch: int, size: tuple[int, ...], training: bool) -> Forecast:
-    """The forecast on a CPU for x (batch, C, *size). A GPU never holds a larger matrix.
+    """The forecast for x (batch, C, *size).
 
     Args:
         training: whether there are gradients of x and of all parameters.
     """
     sizes, n_embedded = _sizes(block, batch, size)
-    way, work = _way(block, sizes, training)
+    way, work = cheapest(block.pairwise, sizes, training)
     b, n, m, d, d_g = sizes
     channels, is_embedded = block.in_channels, block.pairwise != "gaussian"
     convolved = n + n_embedded + (n + n_embedded if is_embedded else 0)  # by W_z, W_g, W_theta, W_phi
@@ -67,19 +67,6 @@ def _sizes(block: NonLocalBlock, batch: int, size: tuple[int, ...]) -> tuple[Siz
     return Sizes(batch, n, m, d, block.inner_channels), m if block.subsample == "input" else n
 
 
-def _way(block: NonLocalBlock, sizes: Sizes, training: bool) -> tuple[str, Cost]:
-    """The way that is taken, and what it costs in a forward, or a forward and backward pass."""
-    if "gaussian" in block.pairwise:
-        costs = softmax_costs(sizes, training)
-        way = cheapest(costs, sizes)
-        return way, costs[way]
-    is_dot_product = block.pairwise == "dot_product"
-    costs = dot_product_costs(sizes) if is_dot_product else concatenation_costs(sizes)
-    way = cheapest(costs, sizes)
-    passes = 3 if training else 1
-    return way, costs[way]._replace(multiply_adds=passes * costs[way].multiply_adds)
-
-
 def _kept(block: NonLocalBlock, sizes: Sizes, n_embedded: int, way: str) -> int:
     """Bytes kept for the backward pass; 4 a value, 8 a place that a pooled value is from."""
     b, n, m, d, d_g = sizes
@@ -93,7 +80,7 @@ def _kept(block: NonLocalBlock, sizes: Sizes, n_embedded: int, way: str) -> int:
         kept += 4 * n * d_g + 8 * m * d_g + (4 * n * d + 8 * m * d if is_embedded else 12 * m * d)
     if _keeps_norm_input(block):
         kept += 4 * n * channels
-    kept += {"matrix": 4 * n * m, "channels": 4 * d * d_g, "sorted": 4 * (n + m), "fused": 4 * n}.get(way, 0)
+    kept += {"matrix": 4 * n * m, "channels": 4 * d * d_g, "sorted": 4 * (n + m)}.get(way, 0)
     return b * kept
 
 

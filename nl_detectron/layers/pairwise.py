@@ -4,11 +4,12 @@
 
 B is the batch, N the number of positions i, M the number of positions j (after subsampling), d the
 channels of theta and phi, D those of g. Every function takes `theta` (B, d, N), `phi` (B, d, M) and
-`g` (B, D, M), and returns y (B, D, N), its channels last in memory where theta has them so.
+`g` (B, D, M), and returns y (B, D, N), its channels last in memory where theta has them so, and where
+fused attention leaves them last.
 
 Each is computed in one of several ways, all of them exact; `cost` says which for what sizes. Sums are in
 float32 or better, whatever the inputs. A scripted, traced or compiled graph is for all sizes: it has the
-way whose memory grows with N + M.
+way whose memory grows with N + M (on CPUs not for "gaussian", as PyTorch's kernel wants d = D there).
 """
 
 import torch
@@ -17,20 +18,18 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .active_sums import active_sums, sort_active, sorted_concatenation
 from .attention import blocked_attention, fused_attention
-from .cost import Sizes, cheapest, concatenation_costs, dot_product_costs, softmax_costs
+from .cost import Sizes, cheapest
 from .layout import empty_in_layout_of, weighted_sum
 
 
 def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float) -> Tensor:
     """f = exp(logit_scale * theta_i . phi_j), C(x) = sum_j f: Eq. 2 and 3, a softmax over j.
 
-    Eq. 2 (Gaussian) is the case theta = phi = x. The paper has `logit_scale` 1. On accelerators this is
-    PyTorch's fused attention; on CPUs `blocked_attention` is as fast, and holds less.
+    Eq. 2 (Gaussian) is the case theta = phi = x. The paper has `logit_scale` 1.
     """
-    if not torch.jit.is_scripting():
-        is_fused = theta.device.type != "cpu" and theta.dtype != torch.float64  # not fused there
-        if not (is_fused or _is_for_all_sizes()):
-            return _softmax_attention(_float32(theta), _float32(phi), _float32(g), logit_scale)
+    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
+        if not _is_for_all_sizes():
+            return _softmax_attention(theta, phi, g, logit_scale)
     return fused_attention(theta, phi, g, logit_scale)
 
 
@@ -57,13 +56,15 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
         if not _is_for_all_sizes():
             return _concatenation(a, b, g, _sizes(theta, phi, g))
-    return active_sums(sort_active(a, b), g)[1]
+    return active_sums(sort_active(a, b), g)[1].to(g.dtype)
 
 
 def _softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float) -> Tensor:
-    sizes = _sizes(theta, phi, g)
     training = torch.is_grad_enabled() and (theta.requires_grad or phi.requires_grad or g.requires_grad)
-    way = cheapest(softmax_costs(sizes, training), sizes)
+    if not training and theta.device.type != "cpu" and theta.dtype != torch.float64:
+        return fused_attention(theta, phi, g, logit_scale)  # in half precision, on what is built for it
+    theta, phi, g = _float32(theta), _float32(phi), _float32(g)
+    way, _ = cheapest("embedded_gaussian", _sizes(theta, phi, g), training)
     if way == "blocks":
         return blocked_attention(theta, phi, g, logit_scale)
     if way == "fused":
@@ -73,23 +74,25 @@ def _softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, logit_scale: float
 
 
 def _dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-    sizes = _sizes(theta, phi, g)
-    if cheapest(dot_product_costs(sizes), sizes) == "channels":
+    if cheapest("dot_product", _sizes(theta, phi, g), training=False)[0] == "channels":
         return _ChannelsFirst.apply(theta, phi, g)[0]
     affinity = torch.bmm(phi.transpose(1, 2), theta).div_(phi.shape[2])  # (B, M, N)
     return weighted_sum(affinity, g)
 
 
 def _concatenation(a: Tensor, b: Tensor, g: Tensor, sizes: Sizes) -> Tensor:
-    if cheapest(concatenation_costs(sizes), sizes) == "sorted":
+    if cheapest("concatenation", sizes, training=False)[0] == "sorted":
         return sorted_concatenation(a, b, g)
     affinity = (a.unsqueeze(1) + b.unsqueeze(2)).relu_()  # (B, M, N)
     return weighted_sum(affinity, g)
 
 
 class _ChannelsFirst(torch.autograd.Function):
-    """theta (phi^T g) / M, and that product of phi and g. Its gradients are written where they belong, which
-    autograd's would have to be transposed to."""
+    """theta (phi^T g) / M, and that product of phi and g.
+
+    Its gradients are written where autograd's would have to be transposed to; and by `out`,
+    which autocast leaves alone if it is on in the backward pass.
+    """
 
     @staticmethod
     def forward(theta: Tensor, phi: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +112,7 @@ class _ChannelsFirst(torch.autograd.Function):
         if dy is None:
             return None, None, None
         theta, phi, g, product = ctx.saved_tensors
-        dproduct = torch.bmm(dy, theta.transpose(1, 2)).div_(phi.shape[2])
+        dproduct = torch.bmm(dy, theta.transpose(1, 2), out=torch.empty_like(product)).div_(phi.shape[2])
         dphi = torch.bmm(dproduct.transpose(1, 2), g, out=torch.empty_like(phi))
         dg = torch.bmm(dproduct, phi, out=torch.empty_like(g))
         del dproduct

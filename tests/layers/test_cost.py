@@ -12,13 +12,10 @@ from nl_detectron.layers import cost, pairwise
 from nl_detectron.layers.cost import Cost, Sizes
 
 RES4, KEYPOINT = (4200, 1050), (196, 49)  # N and M at 800 x 1333 pixels, and of an RoI
-CHOICES = {"embedded_gaussian": cost.softmax_costs, "dot_product": cost.dot_product_costs}
-CHOICES |= {"concatenation": cost.concatenation_costs}
 
 
 def choose(function: str, sizes: Sizes, training: bool = False) -> str:
-    arguments = (sizes, training) if function == "embedded_gaussian" else (sizes,)
-    return cost.cheapest(CHOICES[function](*arguments), sizes)
+    return cost.cheapest(function, sizes, training)[0]
 
 
 @pytest.mark.parametrize(
@@ -68,11 +65,15 @@ def test_concatenation(sizes: Sizes, expected: str) -> None:
     assert choose("concatenation", sizes) == expected
 
 
-def test_a_matrix_that_is_too_large_is_not_held_where_another_way_is_dearer() -> None:
+def test_a_matrix_that_is_too_large_is_not_held_where_another_way_is_dearer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sizes = Sizes(1, 10, 10, 1, 1)
     costs = {"matrix": Cost(1, 0, 2 * cost.HELD_BYTES), "other": Cost(10**9, 0, 0)}
-    assert cost.cheapest(costs, sizes) == "other"
-    assert cost.cheapest({"matrix": costs["matrix"]}, sizes) == "matrix"
+    monkeypatch.setitem(cost.COSTS, "dot_product", lambda sizes, training: costs)
+    assert choose("dot_product", sizes) == "other"
+    del costs["other"]
+    assert choose("dot_product", sizes) == "matrix"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_multiply_adds_are_those_of_the_code(
     monkeypatch: pytest.MonkeyPatch, function: str, way: str, training: bool
 ) -> None:
     """As PyTorch counts the matrix products: twice the multiply-adds."""
-    monkeypatch.setattr(pairwise, "cheapest", lambda costs, sizes: way)
+    monkeypatch.setattr(pairwise, "cheapest", lambda *_, **__: (way, None))
     sizes = Sizes(2, 1500, 1500, 12, 20)
     shapes = ((2, 12, 1500), (2, 12, 1500), (2, 20, 1500))
     theta, phi, g = (torch.randn(shape, requires_grad=training) for shape in shapes)
@@ -103,10 +104,7 @@ def test_multiply_adds_are_those_of_the_code(
         y = call()
         if training:
             y.sum().backward()
-    if function == "embedded_gaussian":
-        expected = cost.softmax_costs(sizes, training)[way].multiply_adds
-    else:
-        expected = CHOICES[function](sizes)[way].multiply_adds * (3 if training else 1)
+    expected = cost.COSTS[function](sizes, training)[way].multiply_adds
     assert counter.get_total_flops() == 2 * expected
 
 

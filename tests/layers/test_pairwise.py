@@ -23,7 +23,7 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Choose a way whatever it costs, with blocks so small that there are many."""
     monkeypatch.setattr(attention, "BLOCK_BYTES", 2 * 4 * 16 * 7)
     monkeypatch.setattr(active_sums, "BLOCK_BYTES", 4 * 4 * 40)
-    return lambda way: monkeypatch.setattr(pairwise, "cheapest", lambda costs, sizes: way)
+    return lambda way: monkeypatch.setattr(pairwise, "cheapest", lambda *_, **__: (way, None))
 
 
 def call(function: str, theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
@@ -120,14 +120,25 @@ def test_gradient_of_concatenation_where_a_pair_is_zero() -> None:
         torch.testing.assert_close(gradient, reference_gradient)
 
 
-def test_sorted_concatenation_loses_no_digits_to_an_offset() -> None:
-    """a_i + b_j of about 1 where both are about 1e4: each pair is exact in float32, as sums have to be."""
-    a, b = torch.rand(1, 200) + 1e4, torch.rand(1, 150) - 1e4
-    g = torch.randn(1, 8, 150)
+@pytest.mark.parametrize("case", ["a common offset", "an outlier in b", "an outlier in a"])
+def test_sorted_concatenation_loses_no_digits(case: str) -> None:
+    """To an offset that a and b have with opposite signs, or to a huge value that is in no other pair."""
+    a, b, g = torch.rand(1, 200), torch.rand(1, 150), torch.randn(1, 8, 150)
+    if case == "a common offset":
+        a, b = a + 1e4, b - 1e4
+    elif case == "an outlier in b":
+        b[:, 3], g[:, :, 3] = 1e5, 0
+    else:
+        a[:, 3] = 1e5
+    a, b, g = a.requires_grad_(), b.requires_grad_(), g.requires_grad_()
+    weights = torch.randn(1, 8, 200) * (a < 1e5 - 1)  # a loss that does not see the row of the outlier
     pairs = torch.relu(a.double().unsqueeze(2) + b.double().unsqueeze(1))
-    expected = g.double() @ pairs.transpose(1, 2)
-    error = (active_sums.sorted_concatenation(a, b, g) - expected).abs().max()
-    assert error < 2e-6 * expected.abs().max()
+    expected = (g.double() @ pairs.transpose(1, 2)) * weights
+    y = active_sums.sorted_concatenation(a, b, g) * weights
+    assert (y - expected).abs().max() < 1e-6 * expected.abs().max()
+    gradients = torch.autograd.grad(y.sum(), (a, b, g))
+    for gradient, exact in zip(gradients, torch.autograd.grad(expected.sum(), (a, b, g)), strict=True):
+        assert (gradient - exact).abs().max() < 1e-6 * exact.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -193,13 +204,27 @@ def test_no_matrix_is_held(function: str) -> None:
     assert 4 * n * n > 2 * cost.HELD_BYTES
 
 
-@pytest.mark.parametrize("function", WAYS)
-def test_empty_batch(function: str) -> None:
+@pytest.mark.parametrize(("function", "way"), ALL_WAYS)
+def test_empty_batch(force: Callable[[str], None], function: str, way: str) -> None:
+    force(way)
     operands = [t.requires_grad_() for t in inputs(0, 5, 4, 3, 3, torch.float32)[:3]]
     y = call(function, *operands, torch.randn(6))
     y.sum().backward()
     assert y.shape == (0, 3, 5)
     assert all(t.grad.shape == t.shape for t in operands)
+
+
+@pytest.mark.parametrize(("function", "way"), ALL_WAYS)
+def test_autocast_in_the_backward_pass(force: Callable[[str], None], function: str, way: str) -> None:
+    """It is not meant to be on there, and people have it on."""
+    force(way)
+    operands = [t.requires_grad_() for t in inputs(2, 20, 10, 4, 4, torch.float32)]
+    y = call(function, *operands)
+    gradients = torch.autograd.grad(y.sum(), operands[:3], retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        half_gradients = torch.autograd.grad(y.sum(), operands[:3])
+    for half, gradient in zip(half_gradients, gradients, strict=True):
+        assert (half - gradient).abs().max() <= 0.02 * gradient.abs().max()
 
 
 @pytest.mark.parametrize("function", WAYS)

@@ -23,7 +23,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(operation.SHAPES, "small", (2, 12, 6, 8))
     monkeypatch.setattr(benchmark, "SHAPES", {"small": operation.SHAPES["small"]})
     monkeypatch.setattr(operation, "GROWTH", (16, 64))
-    monkeypatch.setattr(benchmark, "MODELS", {"R_50": (1, 0)})
+    monkeypatch.setattr(benchmark, "MODELS", ["R_50"])
+    monkeypatch.setitem(models.MODELS, "R_50", (1, 0))
     monkeypatch.setattr(benchmark, "ceilings", lambda device, dtype: Ceilings(1e9, 1e9))
     monkeypatch.setattr(models, "HEIGHT", 64)
     monkeypatch.setattr(models, "WIDTH", 96)
@@ -50,6 +51,7 @@ def test_tables_json_and_plot(
     assert all(case["errors"]["ours"] < 1e-5 for case in results["operation"])
     assert set(results["growth"]) == {"embedded_gaussian", "dot_product", "concatenation"}
     (model,) = results["models"]
+    assert "(once, cold)" in printed
     added = model["parameters"]["+1 NL"] - model["parameters"]["baseline"]
     assert added == 4 * 1024 * 512 + 3 * 512 + 2 * 1024  # four convolutions, three biases, a norm
     assert list(model["multiply_adds"]) == ["no detection", "100 detections"]

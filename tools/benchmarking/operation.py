@@ -103,9 +103,11 @@ def run_case(
     b, n, m, d_g = SHAPES[shape]
     sizes = cost.Sizes(b, n, m, 2 * d_g if function == "gaussian" else d_g, d_g)
     inputs = make_inputs(sizes, device, dtype)
-    errors = _errors(function, inputs)
     for backward in (False, True):
-        way, work = _chosen(function, sizes, backward, device)
+        errors = _errors(function, inputs, backward)
+        way, work = cost.cheapest(function, sizes, backward)
+        if "gaussian" in function and device.type != "cpu" and not backward:
+            way = "fused"
         results = compare(_contestants(function, inputs, backward), device, seconds)
         floor = _floor(work, sizes, dtype.itemsize, backward, ceilings)
         yield Case(function, shape, sizes, way, backward, results, floor, errors)
@@ -155,29 +157,16 @@ def _contestants(function: str, inputs: list[Tensor], backward: bool) -> dict[st
     return {name: lambda op=op: run(op) for name, op in operations.items()}
 
 
-def _errors(function: str, inputs: list[Tensor]) -> dict[str, float]:
+def _errors(function: str, inputs: list[Tensor], backward: bool) -> dict[str, float]:
     """At some of the positions, each of which has its own sum over all j."""
+    inputs = [t.detach().requires_grad_(backward) for t in inputs]  # which the way depends on
     theta, *others = inputs
     some = torch.randperm(theta.shape[2], device=theta.device)[:500]
     with torch.no_grad():
         expected = OPERATIONS[function]["usual"](theta[..., some].double(), *(t.double() for t in others))
-        largest = expected.abs().max()
-        return {
-            name: ((op(*inputs)[..., some].double() - expected).abs().max() / largest).item()
-            for name, op in OPERATIONS[function].items()
-        }
-
-
-def _chosen(function: str, sizes: cost.Sizes, backward: bool, device: torch.device) -> tuple[str, cost.Cost]:
-    """The way that is taken, and its work: of dot product and concatenation thrice as much with gradients."""
-    if "gaussian" in function:
-        costs = cost.softmax_costs(sizes, backward)
-        way = cost.cheapest(costs, sizes)
-        return (way if device.type == "cpu" else "fused"), costs[way]
-    costs = cost.dot_product_costs(sizes) if function == "dot_product" else cost.concatenation_costs(sizes)
-    way = cost.cheapest(costs, sizes)
-    passes = 3 if backward else 1
-    return way, cost.Cost(passes * costs[way].multiply_adds, passes * costs[way].moved, costs[way].held)
+    results = {name: op(*inputs).detach()[..., some] for name, op in OPERATIONS[function].items()}
+    largest = expected.abs().max()
+    return {name: ((y.double() - expected).abs().max() / largest).item() for name, y in results.items()}
 
 
 def _floor(work: cost.Cost, sizes: cost.Sizes, itemsize: int, backward: bool, ceilings: Ceilings) -> Result:
