@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     machine = _machine(device, args.dtype)
     print(machine)
     print(f"ceilings: {limits.multiply_adds / 1e9:.0f} GMAC/s, {limits.bytes / 1e9:.0f} GB/s", flush=True)
-    results: dict[str, object] = {"machine": machine, "ceilings": limits._asdict()}
+    results: dict[str, object] = {"machine": machine, "ceilings": limits}
 
     if "operation" in args.parts:
         pairs = [(function, shape) for function in OPERATIONS for shape in SHAPES]
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
             for case in run_case(function, shape, device, dtype, limits, args.seconds)
         ]
         print("", report.operation_table(cases), "", report.fused_table(cases), sep="\n", flush=True)
-        results["operation"] = [case._asdict() for case in cases]
+        results["operation"] = cases
     if "growth" in args.parts:
         growth = {function: {} for function in ("embedded_gaussian", "dot_product", "concatenation")}
         pairs = [(function, n) for function in growth for n in growth_sizes(function)]
@@ -75,12 +75,21 @@ def run(args: argparse.Namespace) -> None:
     if "models" in args.parts:
         models = [run_models(name, device, dtype) for name in tqdm(MODELS, desc="models", leave=False)]
         print("", report.model_table(models), sep="\n", flush=True)
-        results["models"] = [case._asdict() for case in models]
+        results["models"] = models
 
     unfinished = args.output / "benchmark.json.tmp"
-    unfinished.write_text(json.dumps(results, indent=1, default=str))
+    unfinished.write_text(json.dumps(_plain(results), indent=1))
     unfinished.rename(args.output / "benchmark.json")
     print(f"\nwritten: {args.output}")
+
+
+def _plain(value: object) -> object:
+    """Named tuples as dicts, which JSON would have as lists."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _machine(device: torch.device, dtype: str) -> str:

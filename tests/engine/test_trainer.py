@@ -1,5 +1,6 @@
 """What is evaluated, what a checkpoint holds, and in what order the hooks run."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,10 +127,14 @@ def test_mixed_precision_checkpoints_hold_the_scale() -> None:
     assert saved == {}
 
 
-def test_one_process_of_a_schedule_for_two(mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path) -> None:
+def test_one_process_of_a_schedule_for_two(
+    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """SOLVER.REFERENCE_WORLD_SIZE, as the README has it for one GPU: Detectron2 scales the rest."""
+    caplog.set_level(logging.INFO, logger="nl_detectron")
     mask_cfg.OUTPUT_DIR = str(tmp_path)
     mask_cfg.SOLVER.REFERENCE_WORLD_SIZE, mask_cfg.SOLVER.IMS_PER_BATCH = 2, 2
     scaled, solver = Trainer(mask_cfg).cfg.SOLVER, mask_cfg.SOLVER
     assert (scaled.IMS_PER_BATCH, scaled.BASE_LR) == (1, solver.BASE_LR / 2)
     assert (scaled.MAX_ITER, scaled.STEPS[0]) == (2 * solver.MAX_ITER, 2 * solver.STEPS[0])
+    assert "in training, for 1 image of" in caplog.text

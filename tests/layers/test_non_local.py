@@ -251,6 +251,17 @@ def test_scripting_and_tracing(pairwise: str) -> None:
 
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_compiling(pairwise: str) -> None:
+    """As one graph for all sizes."""
+    torch._dynamo.reset()
+    block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
+    compiled = torch.compile(block, backend="eager", fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for x in (torch.randn(1, 8, 5, 6), torch.randn(2, 8, 7, 4)):
+            torch.testing.assert_close(compiled(x), block(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_scripted_gradients(pairwise: str) -> None:
     block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
     x = torch.randn(2, 8, 5, 6, requires_grad=True)
