@@ -1,7 +1,7 @@
 """What each exact way to compute the operation costs, from arithmetic alone, and which one is taken.
 
 The letters are those of `pairwise`. A way costs multiply-adds and bytes: those it moves through memory beyond
-its operands and y, and those it holds at one time. Counted for float32, in which all of them compute.
+its operands and y, and those it holds at one time. Features are counted as float32.
 """
 
 from typing import NamedTuple

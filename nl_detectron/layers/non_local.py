@@ -134,7 +134,7 @@ class NonLocalBlock(CNNBlockBase):
         return theta, phi, g
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """y (B, d, N) of Eq. 1; where f is not a softmax in float32 (or float64), for half precision too.
+        """y (B, d, N) of Eq. 1, in float32 (or float64) for half precision too, but for fused attention's.
 
         Args:
             theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).

@@ -39,30 +39,21 @@ def test_softmax(sizes: Sizes, training: bool, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"),
+    ("function", "sizes", "expected"),
     [
-        (Sizes(1, *RES4, 512, 512), "channels"),
-        (Sizes(64, *KEYPOINT, 256, 256), "matrix"),
-        (Sizes(64, 196, 196, 256, 256), "matrix"),
-        (Sizes(1, 600, 600, 512, 512), "channels"),
-        (Sizes(1, 400, 400, 512, 512), "matrix"),
+        ("dot_product", Sizes(1, *RES4, 512, 512), "channels"),
+        ("dot_product", Sizes(64, *KEYPOINT, 256, 256), "matrix"),
+        ("dot_product", Sizes(64, 196, 196, 256, 256), "matrix"),
+        ("dot_product", Sizes(1, 600, 600, 512, 512), "channels"),
+        ("dot_product", Sizes(1, 400, 400, 512, 512), "matrix"),
+        ("concatenation", Sizes(1, *RES4, 512, 512), "sorted"),
+        ("concatenation", Sizes(64, *KEYPOINT, 256, 256), "matrix"),
+        ("concatenation", Sizes(64, 196, 196, 256, 256), "matrix"),
+        ("concatenation", Sizes(1, 600, 600, 512, 512), "sorted"),
     ],
 )
-def test_dot_product(sizes: Sizes, expected: str) -> None:
-    assert choose("dot_product", sizes) == expected
-
-
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        (Sizes(1, *RES4, 512, 512), "sorted"),
-        (Sizes(64, *KEYPOINT, 256, 256), "matrix"),
-        (Sizes(64, 196, 196, 256, 256), "matrix"),
-        (Sizes(1, 600, 600, 512, 512), "sorted"),
-    ],
-)
-def test_concatenation(sizes: Sizes, expected: str) -> None:
-    assert choose("concatenation", sizes) == expected
+def test_dot_product_and_concatenation(function: str, sizes: Sizes, expected: str) -> None:
+    assert choose(function, sizes) == expected
 
 
 def test_a_matrix_that_is_too_large_is_not_held_where_another_way_is_dearer(

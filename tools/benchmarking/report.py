@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -88,7 +87,6 @@ def _table(rows: list[list[str]], headers: list[str]) -> str:
 
 def plot_growth(growth: Growth, path: Path, title: str) -> None:
     """Time and peak memory of forward and backward pass over N = M, ours and the usual sequence."""
-    mpl.use("Agg")
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     figure.suptitle(title, fontsize=10)
     quantities = (("milliseconds", "seconds", 1e3), ("peak extra memory, MB", "bytes", 1e-6))
