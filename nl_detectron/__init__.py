@@ -1,6 +1,7 @@
 """Non-local blocks (Wang, Girshick, Gupta, He: "Non-local Neural Networks", CVPR 2018) for Detectron2.
 
-Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2.
+Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2, and adds
+`MODEL.NON_LOCAL` to its default config: a script of Detectron2's own needs this one line.
 """
 
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ if find_spec("detectron2") is None:
         "that `make setup` makes, or see Install in the README",
         name="detectron2",
     )
+
+from detectron2.config import defaults
 
 from . import data, model_zoo  # importing data registers the data sets
 from .config import add_non_local_config, get_cfg
@@ -24,8 +27,12 @@ from .modeling import (
     forecast_non_local,
     insert_non_local,
     insert_non_local_keypoint,
+    non_local_fpn,
+    non_local_resnet,
     summarize_non_local,
 )
+
+add_non_local_config(defaults._C)  # of which Detectron2's get_cfg() returns a copy
 
 __version__ = "0.1.0"
 
@@ -43,5 +50,7 @@ __all__ = [
     "insert_non_local",
     "insert_non_local_keypoint",
     "model_zoo",
+    "non_local_fpn",
+    "non_local_resnet",
     "summarize_non_local",
 ]

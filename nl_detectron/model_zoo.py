@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import build_model
+from omegaconf import DictConfig
 from torch import nn
 
 from .config import get_cfg
@@ -33,8 +34,8 @@ def get_config_file(config_path: str) -> str:
     raise RuntimeError(f"{config_path} not available in the model zoo of nl_detectron!")
 
 
-def get_config(config_path: str, trained: bool = False) -> CfgNode:
-    """The config of a shipped model.
+def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
+    """The config of a shipped model: a CfgNode for a .yaml, a LazyConfig (DictConfig) for a .py.
 
     Args:
         config_path: as in `get_config_file`.
@@ -47,13 +48,15 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode:
     config_file = get_config_file(config_path)
     if trained:
         raise RuntimeError(f"Pretrained model for {config_path} is not available!")
+    if config_file.endswith(".py"):
+        return LazyConfig.load(config_file)
     cfg = get_cfg()
     cfg.merge_from_file(config_file)
     return cfg
 
 
 def get(config_path: str, trained: bool = False, device: str | None = None) -> nn.Module:
-    """A shipped model, in training mode, with the weights of its config's MODEL.WEIGHTS.
+    """A shipped model, in training mode, with the weights that its config names.
 
     Args:
         config_path, trained: as in `get_config`.
@@ -62,8 +65,11 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     cfg = get_config(config_path, trained)
     if device is None and not torch.cuda.is_available():
         device = "cpu"
-    if device is not None:
-        cfg.MODEL.DEVICE = device
-    model = build_model(cfg)
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if isinstance(cfg, CfgNode):
+        if device is not None:
+            cfg.MODEL.DEVICE = device
+        model, weights = build_model(cfg), cfg.MODEL.WEIGHTS
+    else:
+        model, weights = instantiate(cfg.model).to(device or cfg.train.device), cfg.train.init_checkpoint
+    DetectionCheckpointer(model).load(weights)
     return model

@@ -4,6 +4,8 @@ from .backbone import (
     build_nl_resnet_backbone,
     build_nl_resnet_fpn_backbone,
     build_nl_retinanet_resnet_fpn_backbone,
+    non_local_fpn,
+    non_local_resnet,
 )
 from .forecast import forecast_non_local
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
@@ -23,5 +25,7 @@ __all__ = [
     "insert_non_local",
     "insert_non_local_keypoint",
     "non_local_blocks",
+    "non_local_fpn",
+    "non_local_resnet",
     "summarize_non_local",
 ]

@@ -1,12 +1,15 @@
 """Detectron2's ResNet backbones with non-local blocks, as `MODEL.NON_LOCAL` places them.
 
-Each builder calls Detectron2's own and puts the blocks into what it returns.
+Each builder calls Detectron2's own and puts the blocks into what it returns. For LazyConfigs, which have
+no builders, there are `non_local_fpn` and `non_local_resnet`.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone import build_resnet_backbone
 from detectron2.modeling.backbone.fpn import (
     build_resnet_fpn_backbone,
@@ -28,21 +31,57 @@ def build_nl_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 @BACKBONE_REGISTRY.register()
 def build_nl_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """`build_resnet_fpn_backbone` with non-local blocks in its ResNet."""
-    fpn = build_resnet_fpn_backbone(cfg, input_shape)
-    _place(cfg, fpn.bottom_up)
-    return fpn
+    return _place(cfg, build_resnet_fpn_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_nl_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """`build_retinanet_resnet_fpn_backbone` with non-local blocks in its ResNet."""
-    fpn = build_retinanet_resnet_fpn_backbone(cfg, input_shape)
-    _place(cfg, fpn.bottom_up)
-    return fpn
+    return _place(cfg, build_retinanet_resnet_fpn_backbone(cfg, input_shape))
 
 
-def _place(cfg: CfgNode, resnet: ResNet) -> ResNet:
+def non_local_resnet(
+    *,
+    placement: Mapping[str, Sequence[int]],
+    non_local_arguments: Mapping[str, object] | None = None,
+    **resnet_arguments: object,
+) -> ResNet:
+    """A ResNet with non-local blocks, for a LazyConfig: the `_target_` in the place of `ResNet`.
+
+    Args:
+        placement: as in `insert_non_local`, e.g. {"res4": [-1]}.
+        non_local_arguments: keyword arguments of `NonLocalBlock`.
+        resnet_arguments: those of Detectron2's `ResNet`.
+
+    Raises:
+        ArgumentError: (a ValueError) as in `insert_non_local`.
+    """
+    return _insert(ResNet(**resnet_arguments), placement, non_local_arguments or {})
+
+
+def non_local_fpn(
+    *,
+    placement: Mapping[str, Sequence[int]],
+    non_local_arguments: Mapping[str, object] | None = None,
+    **fpn_arguments: object,
+) -> FPN:
+    """An FPN with non-local blocks in its ResNet: the `_target_` in the place of `FPN`.
+
+    Args, Raises:
+        As in `non_local_resnet`, with the arguments of Detectron2's `FPN`.
+    """
+    return _insert(FPN(**fpn_arguments), placement, non_local_arguments or {})
+
+
+def _place(cfg: CfgNode, backbone: Backbone) -> Backbone:
     placement = {stage: non_local_node(cfg)[stage.upper()] for stage in STAGES}
+    with reported_as_config_keys():
+        return _insert(backbone, placement, block_arguments(cfg))
+
+
+def _insert(
+    backbone: Backbone, placement: Mapping[str, Sequence[int]], arguments: Mapping[str, object]
+) -> Backbone:
     # What is built after the backbone is then initialised as in the baseline of the same seed.
-    with torch.random.fork_rng(devices=[]), reported_as_config_keys():
-        return insert_non_local(resnet, placement, **block_arguments(cfg))
+    with torch.random.fork_rng(devices=[]):
+        return insert_non_local(backbone, placement, **arguments)

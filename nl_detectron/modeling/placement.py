@@ -6,6 +6,7 @@ other child keeps its name and with it its pretrained weights.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
@@ -17,14 +18,17 @@ from nl_detectron.layers import NonLocalBlock
 
 logger = logging.getLogger(__name__)
 
+_Module = TypeVar("_Module", bound=nn.Module)
+
 
 def insert_non_local(
-    resnet: ResNet, placement: Mapping[str, Sequence[int]], **block_arguments: object
-) -> ResNet:
+    resnet: nn.Module, placement: Mapping[str, Sequence[int]], **block_arguments: object
+) -> nn.Module:
     """Put non-local blocks into a Detectron2 ResNet, in place; nothing else of it changes.
 
     Args:
-        resnet: any depth and residual block, new or with its weights loaded.
+        resnet: any depth and residual block, new or with its weights loaded; or a model with one such
+            ResNet in it, with FPN or without (Mask R-CNN, RetinaNet, Cascade R-CNN, Panoptic FPN, C4).
         placement: for each stage, e.g. {"res4": [-1]}, the residual blocks k right before which a
             non-local block goes; from -n to n in a stage of n blocks, n being after the last.
             The child is called `non_local_<k>`, with k from 0 to n.
@@ -40,12 +44,10 @@ def insert_non_local(
             a stage that is not built, no block at all, or a place that is taken. Nothing is
             changed then.
     """
-    if not isinstance(resnet, ResNet):
-        remedy = "That of a model with FPN is model.backbone.bottom_up."
-        raise ArgumentError("resnet", "a Detectron2 ResNet", type(resnet).__name__, remedy)
     if not isinstance(placement, Mapping):
         raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
-    stages = dict(zip(resnet.stage_names, resnet.stages, strict=True))
+    found = _find("resnet", resnet, ResNet, "That of a model with FPN is model.backbone.bottom_up.")
+    stages = dict(zip(found.stage_names, found.stages, strict=True))
     new = [
         (stages[name], index, _new_block(stages[name], index, block_arguments))
         for name, indices in placement.items()
@@ -61,13 +63,16 @@ def insert_non_local(
     return resnet
 
 
-def insert_non_local_keypoint(
-    head: KRCNNConvDeconvUpsampleHead, every: int = 2, **block_arguments: object
-) -> KRCNNConvDeconvUpsampleHead:
+def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments: object) -> nn.Module:
     """Put a block after every `every` convolutions of a keypoint head, and their ReLU, in place.
 
     The paper's head has 8 convolutions, and a block after every 2 of them (Section 6). The child after
     convolution k (from 1) is called `non_local_<k>`.
+
+    Args:
+        head: a Detectron2 `KRCNNConvDeconvUpsampleHead`, or a model with one in it.
+        every: from 1 to the number of convolutions.
+        block_arguments: of `NonLocalBlock`.
 
     Returns:
         The same `head`.
@@ -75,22 +80,20 @@ def insert_non_local_keypoint(
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
-    if not isinstance(head, KRCNNConvDeconvUpsampleHead):
-        remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
-        rule = "a Detectron2 KRCNNConvDeconvUpsampleHead"
-        raise ArgumentError("head", rule, type(head).__name__, remedy)
-    convolutions = [child for child in head if isinstance(child, nn.Conv2d)]
+    remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
+    found = _find("head", head, KRCNNConvDeconvUpsampleHead, remedy)
+    convolutions = [child for child in found if isinstance(child, nn.Conv2d)]
     check_every(every, len(convolutions))
-    if any(isinstance(child, NonLocalBlock) for child in head):
+    if any(isinstance(child, NonLocalBlock) for child in found):
         raise ArgumentError("head", "without blocks", type(head).__name__, "It has them already.")
     blocks = {
         k: NonLocalBlock(convolutions[k - 1].out_channels, **block_arguments)
         for k in range(every, len(convolutions) + 1, every)
     }
     for k, block in blocks.items():
-        following = convolutions[k] if k < len(convolutions) else head.score_lowres
-        block.to(convolutions[k - 1].weight).train(head.training)
-        _insert(head, f"non_local_{k}", block, following)
+        following = convolutions[k] if k < len(convolutions) else found.score_lowres
+        block.to(convolutions[k - 1].weight).train(found.training)
+        _insert(found, f"non_local_{k}", block, following)
     return head
 
 
@@ -125,6 +128,16 @@ def summarize_non_local(model: nn.Module) -> str:
     if not lines:
         return "no non-local block (a baseline)"
     return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
+
+
+def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Module:
+    """The one module of a kind that `module` is, or has in it."""
+    found = [m for m in module.modules() if isinstance(m, kind)] if isinstance(module, nn.Module) else []
+    if len(found) != 1:
+        rule = f"a Detectron2 {kind.__name__}, or a model with one"
+        value = f"{type(module).__name__} with {len(found)}"
+        raise ArgumentError(name, rule, value, remedy)
+    return found[0]
 
 
 def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequential]) -> list[int]:

@@ -1,0 +1,136 @@
+"""Every LazyConfig: that it is its YAML, and that it trains and evaluates to the same numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
+from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils.env import seed_all_rng
+from omegaconf import DictConfig
+from torch import nn
+
+from nl_detectron import model_zoo, summarize_non_local
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.py"))
+ROWS = [
+    f"{folder}_{backbone}_FPN{nl}_{schedule}"
+    for folder, backbones, blocks in (
+        ("COCO-InstanceSegmentation/mask_rcnn", ("R_50", "R_101", "X_152_32x8d"), ("", "_nl")),
+        ("COCO-Keypoints/keypoint_rcnn", ("R_50", "R_101"), ("", "_nl_head", "_nl_head_backbone")),
+    )
+    for backbone in backbones
+    for nl in blocks
+    for schedule in ("1x", "3x")
+]
+
+
+def test_every_row_of_tables_5_and_6_has_one() -> None:
+    assert sorted(ROWS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_the_model_and_the_schedule_of_its_yaml(name: str) -> None:
+    cfg, lazy = model_zoo.get_config(f"{name}.yaml"), LazyConfig.load(str(CONFIGS / f"{name}.py"))
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        ours, theirs = instantiate(lazy.model), build_model(cfg)
+    assert str(ours) == str(theirs)
+    assert summarize_non_local(ours) == summarize_non_local(theirs)
+    trained, expected = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    assert trained.keys() == expected.keys()
+    assert all(trained[key].requires_grad == expected[key].requires_grad for key in expected)
+
+    assert lazy.train.init_checkpoint == cfg.MODEL.WEIGHTS
+    assert lazy.train.max_iter == cfg.SOLVER.MAX_ITER
+    assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
+    assert lazy.dataloader.train.total_batch_size == cfg.SOLVER.IMS_PER_BATCH
+    assert (lazy.dataloader.train.dataset.names,) == cfg.DATASETS.TRAIN
+    assert (lazy.dataloader.test.dataset.names,) == cfg.DATASETS.TEST
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    multiplier = build_lr_scheduler(cfg, optimizer)._multiplier
+    steps = [*range(0, 1100, 10), *range(1500, cfg.SOLVER.MAX_ITER, 1000)]
+    expected = [multiplier(step / cfg.SOLVER.MAX_ITER) for step in steps]
+    ours = instantiate(lazy.lr_multiplier)
+    assert [ours(step / cfg.SOLVER.MAX_ITER) for step in steps] == pytest.approx(expected)
+
+
+class Trainer(DefaultTrainer):
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+        return COCOEvaluator(dataset_name)
+
+
+def train_yaml(name: str, folder: Path, overrides: list[object]) -> tuple[nn.Module, Mapping]:
+    """As Detectron2's tools/train_net.py does."""
+    cfg = model_zoo.get_config(f"{name}.yaml")
+    cfg.merge_from_list([*overrides, "OUTPUT_DIR", str(folder)])
+    seed_all_rng(1)
+    trainer = Trainer(cfg)
+    trainer.train()
+    return trainer.model, trainer.test(cfg, trainer.model)
+
+
+def train_lazy(name: str, changes: dict[str, object]) -> tuple[nn.Module, Mapping]:
+    """As Detectron2's tools/lazyconfig_train_net.py does."""
+    cfg: DictConfig = model_zoo.get_config(f"{name}.py")
+    cfg = LazyConfig.apply_overrides(cfg, [f"{key}={value}" for key, value in changes.items()])
+    seed_all_rng(1)
+    model = instantiate(cfg.model).train()
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    trainer = SimpleTrainer(model, instantiate(cfg.dataloader.train), optimizer)
+    trainer.register_hooks([hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier))])
+    trainer.train(0, cfg.train.max_iter)
+    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    return model, inference_on_dataset(model, loader, evaluator)
+
+
+YAML = (
+    "MODEL.DEVICE cpu MODEL.WEIGHTS '' MODEL.RESNETS.NORM BN INPUT.MIN_SIZE_TRAIN (64,) "
+    "INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 SOLVER.BASE_LR 0.01 "
+    "SOLVER.WARMUP_ITERS 1 SOLVER.STEPS () MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 32 TEST.DETECTIONS_PER_IMAGE 5"
+).split()
+LAZY = {
+    "model.backbone.bottom_up.stages.norm": "BN",
+    "model.backbone.bottom_up.stem.norm": "BN",
+    "model.roi_heads.batch_size_per_image": 32,
+    "model.roi_heads.box_predictor.test_topk_per_image": 5,
+    "dataloader.train.mapper.augmentations.0.short_edge_length": "[64]",
+    "dataloader.test.mapper.augmentations.0.short_edge_length": "64",
+    "dataloader.train.total_batch_size": 2,
+    "dataloader.train.num_workers": 0,
+    "dataloader.test.num_workers": 0,
+    "train.max_iter": 2,
+    "optimizer.lr": 0.01,
+    "lr_multiplier.warmup_length": 0.5,  # of the two steps
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "classes"),
+    [
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x", "shapes", 4),
+        ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_nl_head_backbone_1x", "keypoints_shapes", 1),
+    ],
+    ids=["mask", "keypoint"],
+)
+def test_trains_and_evaluates_to_the_numbers_of_its_yaml(
+    name: str, data: str, classes: int, shapes_root: Path, tmp_path: Path
+) -> None:
+    names = f"DATASETS.TRAIN ('{data}_train',) DATASETS.TEST ('{data}_val',)".split()
+    count = ["MODEL.ROI_HEADS.NUM_CLASSES", classes]
+    expected_model, expected = train_yaml(name, tmp_path, [*YAML, *names, *count])
+    changes = {"dataloader.train.dataset.names": f"{data}_train", "model.roi_heads.num_classes": classes}
+    changes["dataloader.test.dataset.names"] = f"{data}_val"
+    model, results = train_lazy(name, LAZY | changes)
+
+    state, expected_state = model.state_dict(), expected_model.state_dict()
+    assert state.keys() == expected_state.keys()
+    assert all(state[key].equal(expected_state[key]) for key in expected_state)
+    assert str(results) == str(expected)  # a nan equals no nan
