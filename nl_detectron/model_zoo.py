@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import build_model
 from omegaconf import DictConfig
 from torch import nn
 
+from .checkpoint import Checkpointer
 from .config import get_cfg
 
 __all__ = ["get", "get_config", "get_config_file"]
@@ -71,5 +71,5 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
         model, weights = build_model(cfg), cfg.MODEL.WEIGHTS
     else:
         model, weights = instantiate(cfg.model).to(device or cfg.train.device), cfg.train.init_checkpoint
-    DetectionCheckpointer(model).load(weights)
+    Checkpointer(model).load(weights)
     return model

@@ -36,9 +36,17 @@ def test_is_idempotent() -> None:
 
 
 def test_touches_nothing_else() -> None:
-    cfg = get_cfg()
+    without = get_detectron2_cfg()
+    del without.MODEL["NON_LOCAL"]
+    cfg = without.clone()
+    add_non_local_config(cfg)
+    assert cfg == get_cfg()
     del cfg.MODEL["NON_LOCAL"]
-    assert cfg == get_detectron2_cfg()
+    assert cfg == without
+
+
+def test_detectron2s_own_config_has_it() -> None:
+    assert get_detectron2_cfg() == get_cfg()
 
 
 def test_misspelt_key() -> None:

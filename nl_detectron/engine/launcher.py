@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
@@ -15,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from nl_detectron import model_zoo
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.config import get_cfg
 from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
 
@@ -45,7 +45,7 @@ Two machines:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
-    args = default_argument_parser(EPILOG).parse_args(argv)
+    args = argument_parser().parse_args(argv)
     with one_line_errors():
         cfg = load_config(args)
         launch(
@@ -58,13 +58,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
+def argument_parser() -> argparse.ArgumentParser:
+    """Detectron2's flags, and ours."""
+    parser = default_argument_parser(EPILOG)
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="with --eval-only: evaluate weights that lack tensors of the model or have others",
+    )
+    return parser
+
+
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate in this process."""
     with one_line_errors():
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
         if args.eval_only:
-            evaluate(cfg, resume=args.resume)
+            evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
         else:
             with reported_as_user_errors("Detectron2 cannot set up this training"):
                 trainer = Trainer(cfg)
@@ -73,19 +84,28 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
             trainer.train()
 
 
-def evaluate(cfg: CfgNode, resume: bool = False) -> OrderedDict:
+def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -> OrderedDict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
+
+    Args:
+        allow_mismatch: evaluate a model that the checkpoint does not hold all of. New non-local blocks are
+            always allowed.
 
     Returns:
         The metrics of each task, with test-time augmentation also those of `<task>_TTA`.
+
+    Raises:
+        UserError: if the checkpoint cannot be loaded, or not without `allow_mismatch`.
     """
     if not (cfg.MODEL.WEIGHTS or resume):
         logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")
     model = Trainer.build_model(cfg)
     report_forecast(cfg, model, training=False)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     with reported_as_user_errors(_loading(cfg, resume)):
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if checkpointer.report and not allow_mismatch:
+        checkpointer.report.check_whole()
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))

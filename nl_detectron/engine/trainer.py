@@ -12,6 +12,7 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from torch import nn
 
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.compat import complete_checkpoints
 from nl_detectron.errors import UserError, reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
@@ -31,6 +32,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks, with test-time augmentation at the end where TEST.AUG asks for it."""
+        self.checkpointer = Checkpointer.in_place_of(self.checkpointer)  # before a hook takes it
         trainer_hooks = super().build_hooks()
         if self.cfg.TEST.AUG.ENABLED:
             hook = hooks.EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model))

@@ -134,9 +134,8 @@ def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Mo
     """The one module of a kind that `module` is, or has in it."""
     found = [m for m in module.modules() if isinstance(m, kind)] if isinstance(module, nn.Module) else []
     if len(found) != 1:
-        rule = f"a Detectron2 {kind.__name__}, or a model with one"
-        value = f"{type(module).__name__} with {len(found)}"
-        raise ArgumentError(name, rule, value, remedy)
+        value = type(module).__name__ + (f" with {len(found)} of them" if found else "")
+        raise ArgumentError(name, f"a Detectron2 {kind.__name__}, or a model with one", value, remedy)
     return found[0]
 
 
