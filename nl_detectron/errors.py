@@ -29,9 +29,9 @@ def reported_as_user_errors(what: str) -> Iterator[None]:
     """Within it, whatever a library raises is taken for a user's mistake: `what`, and the reason."""
     try:
         yield
-    except (UserError, OSError):
-        raise
     except Exception as error:
+        if isinstance(error, UserError) or getattr(error, "filename", None):  # which say it all
+            raise
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         message = " ".join(str(reason).split())  # YAML's errors have several lines
         raise UserError(f"{what}: {type(error).__name__}: {message}") from error

@@ -1,8 +1,19 @@
-"""A data set that the project draws itself. Importing it registers it with Detectron2."""
+"""Data sets: one that the project draws itself, and a user's own in COCO's format.
+
+Importing it registers the drawn one with Detectron2.
+"""
 
 from .builtin import datasets_root, register_shapes
 from .coco_format import write_shapes
+from .register import add_register_coco, register_coco, register_from
 
-__all__ = ["datasets_root", "register_shapes", "write_shapes"]
+__all__ = [
+    "add_register_coco",
+    "datasets_root",
+    "register_coco",
+    "register_from",
+    "register_shapes",
+    "write_shapes",
+]
 
 register_shapes(datasets_root())

@@ -23,35 +23,52 @@ def report_forecast(cfg: CfgNode, model: nn.Module, training: bool) -> None:
     Raises:
         UserError: if they alone need more memory than the device has.
     """
+    for line, is_large in forecast_lines(cfg, model, training, comm.get_world_size()):
+        (logger.warning if is_large else logger.info)("%s", line)
+
+
+def forecast_lines(
+    cfg: CfgNode, model: nn.Module, training: bool, processes: int
+) -> Iterator[tuple[str, bool]]:
+    """A line for each kind of pass, and whether it is over half the memory of the device.
+
+    Args:
+        processes: how many share the images of a step.
+
+    Raises:
+        UserError: as `report_forecast`.
+    """
     if not any(non_local_blocks(model)):
         return
     model = getattr(model, "module", model)  # within DistributedDataParallel
     divisor = max(1, model.backbone.size_divisibility)
     memory = _device_memory(cfg.MODEL.DEVICE)
-    for what, is_training, images, rois, (height, width), remedy in _passes(cfg, training):
+    for what, is_training, images, rois, (height, width), remedy in _passes(cfg, training, processes):
         sides = [-(-side // divisor) * divisor for side in (height, width)]
         forecast = forecast_non_local(model, *sides, images=images, rois=rois, training=is_training)
-        line = (
+        need = (
             f"{forecast.peak / 2**30:.2f} GiB and {forecast.multiply_adds / 1e9:.1f} GMAC in {what}, "
             f"for {images} image{'s' * (images > 1)} of {height} x {width}"
         )
         if forecast.peak > memory:
             raise UserError(
                 f"MODEL.NON_LOCAL must fit the {memory / 2**30:.1f} GiB of {cfg.MODEL.DEVICE}; "
-                f"its blocks alone need {line}. {remedy}, or place them in later stages."
+                f"its blocks alone need {need}. {remedy}, or place them in later stages."
             )
-        logger.info("Its non-local blocks need up to %s", line)
-        if forecast.peak > memory / 2:
-            logger.warning("That is over half the memory of %s. %s if it fails.", cfg.MODEL.DEVICE, remedy)
+        is_large = forecast.peak > memory / 2
+        warning = f". That is over half the memory of {cfg.MODEL.DEVICE}. {remedy} if it fails"
+        yield f"Its non-local blocks need up to {need}{warning if is_large else ''}", is_large
 
 
-def _passes(cfg: CfgNode, training: bool) -> Iterator[tuple[str, bool, int, int, tuple[int, int], str]]:
+def _passes(
+    cfg: CfgNode, training: bool, processes: int
+) -> Iterator[tuple[str, bool, int, int, tuple[int, int], str]]:
     """What a pass is called, whether it trains, its images, RoIs an image, largest size, and the remedy.
 
     Where images are not resized, nothing is known of their size.
     """
     if training and min(cfg.INPUT.MIN_SIZE_TRAIN):
-        images = max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
+        images = max(1, cfg.SOLVER.IMS_PER_BATCH // processes)
         rois = int(cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
         size = _largest(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
         yield "training", True, images, rois, size, "Lower SOLVER.IMS_PER_BATCH or INPUT.MAX_SIZE_TRAIN"

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -16,8 +17,10 @@ from detectron2.utils.logger import setup_logger
 from nl_detectron import model_zoo
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.config import get_cfg
+from nl_detectron.data import add_register_coco, register_from
 from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
 
+from .dry_run import DryRun
 from .forecast import report_forecast
 from .preflight import check, check_types
 from .trainer import Trainer
@@ -37,6 +40,10 @@ Continue after an interruption, or change any key of the config:
     $ train_net.py --config-file CONFIG --resume
     $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
 
+Check all of it first, in seconds, or train on data of your own:
+    $ train_net.py --config-file CONFIG --dry-run
+    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
+
 Two machines:
     (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
     (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
@@ -47,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
     args = argument_parser().parse_args(argv)
     with one_line_errors():
+        if args.dry_run:
+            sys.exit(0 if DryRun(*read_config(args)).run() else 1)
         cfg = load_config(args)
         launch(
             run,
@@ -62,6 +71,17 @@ def argument_parser() -> argparse.ArgumentParser:
     """Detectron2's flags, and ours."""
     parser = default_argument_parser(EPILOG)
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the config, data sets, weights and learning rate, a line each, and end",
+    )
+    parser.add_argument(
+        "--auto-scale",
+        action="store_true",
+        help="scale batch, learning rate and schedule of a config for 8 GPUs to the processes there are",
+    )
+    add_register_coco(parser)
+    parser.add_argument(
         "--allow-mismatch",
         action="store_true",
         help="with --eval-only: evaluate weights that lack tensors of the model or have others",
@@ -73,6 +93,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate in this process."""
     with one_line_errors():
         default_setup(cfg, args)
+        register_from(args)  # again in each process of a launcher
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
         if args.eval_only:
             evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
@@ -118,8 +139,22 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     """The frozen config of a command line, checked as far as no model is needed for it.
 
     Raises:
-        UserError: naming what is wrong with the config, and the remedy.
+        UserError: naming what is wrong with the config or a data set, and the remedy.
         OSError: if a file of it cannot be read.
+    """
+    cfg, args, given = read_config(args)
+    check(cfg, args, given)
+    cfg.freeze()
+    return cfg
+
+
+def read_config(args: argparse.Namespace) -> tuple[CfgNode, argparse.Namespace, set[str]]:
+    """The config of a command line, the command line, and the config keys that the user gave explicitly.
+
+    Its data sets are registered, and what this machine has not is turned off, saying so.
+
+    Raises:
+        As `load_config`, for what cannot be read.
     """
     if not args.config_file:
         raise UserError("--config-file must be given. The configs are in configs/.")
@@ -136,9 +171,10 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.ENABLED is set to False.")
         cfg.SOLVER.AMP.ENABLED = False
-    check(cfg, args, given={*given, *args.opts[::2]})
-    cfg.freeze()
-    return cfg
+    if args.auto_scale and not cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 8  # what Detectron2's configs and ours are for
+    register_from(args)
+    return cfg, args, {*given, *args.opts[::2]}
 
 
 def _loading(cfg: CfgNode, resume: bool) -> str:

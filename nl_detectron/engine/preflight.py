@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 
@@ -37,33 +37,31 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
     Raises:
         UserError: naming the key or flag, the rule, the value and the remedy.
     """
+    check_config(cfg, args, given)
+    for key, name in dataset_names(cfg, args):
+        check_dataset(cfg, key, name)
+        if key == "DATASETS.TEST":
+            read_dataset(key, name)  # or it would fail after all of the training
+    check_weights(cfg, args)
+    check_processes(cfg, args)
+
+
+def check_config(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
+    """What the config says of itself; arguments and errors are those of `check`."""
     check_placement_is_used(cfg, given)
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST must name a data set to evaluate on; got none.")
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN must name a data set to train on; got none.")
-    for name in () if args.eval_only else cfg.DATASETS.TRAIN:
-        _check_dataset("DATASETS.TRAIN", name)
-        _check_counts(cfg, "DATASETS.TRAIN", name)
-    for name in cfg.DATASETS.TEST:
-        _check_dataset("DATASETS.TEST", name)
-        with reported_as_user_errors(f"DATASETS.TEST: {name!r} cannot be read"):
-            DatasetCatalog.get(name)  # or it would fail after all of the training
-        _check_counts(cfg, "DATASETS.TEST", name)
-    last_checkpoint = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    if args.resume and last_checkpoint.is_file():
-        _check_resumable(last_checkpoint)
-    else:
-        _check_weights(cfg.MODEL.WEIGHTS)
     if cfg.TEST.AUG.ENABLED and (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN"):
         raise UserError(
             "TEST.AUG.ENABLED must be False for this model; got True. "
             "Detectron2 has test-time augmentation for the boxes and masks of GeneralizedRCNN only."
         )
-    _check_processes(args)
 
 
-def _check_processes(args: argparse.Namespace) -> None:
+def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Whether the processes asked for can be, and can share the images of a step."""
     available = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(available, 1):
         rule = f"from 1 to the {available} GPUs" if available else "left out: there is no GPU"
@@ -78,12 +76,32 @@ def _check_processes(args: argparse.Namespace) -> None:
             f"--num-machines must be 1 where there is no GPU; got {args.num_machines}. "
             "Several machines need one or more GPUs each."
         )
+    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    parts = reference or processes(args)
+    if not args.eval_only and (images < 1 or images % parts):
+        what = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the processes"
+        raise UserError(f"SOLVER.IMS_PER_BATCH must be a multiple of {parts} ({what}); got {images}.")
 
 
-def _check_dataset(key: str, name: str) -> None:
+def processes(args: argparse.Namespace) -> int:
+    """How many a command line asks for, on all machines."""
+    return max(1, args.num_gpus) * args.num_machines
+
+
+def dataset_names(cfg: CfgNode, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """The key and the name of each data set of a run."""
+    if not args.eval_only:
+        yield from (("DATASETS.TRAIN", name) for name in cfg.DATASETS.TRAIN)
+    yield from (("DATASETS.TEST", name) for name in cfg.DATASETS.TEST)
+
+
+def check_dataset(cfg: CfgNode, key: str, name: str) -> None:
+    """Whether it is registered and there, with the classes and keypoints of the config."""
     if name not in DatasetCatalog.list():
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
-        remedy = f"Did you mean {' or '.join(near)}?" if near else "See datasets/README.md."
+        remedy = (
+            f"Did you mean {' or '.join(near)}?" if near else "See datasets/README.md, or --register-coco."
+        )
         raise UserError(f"{key} must name registered data sets; got {name!r}. {remedy}")
     metadata = MetadataCatalog.get(name)
     for path in (metadata.get("json_file"), metadata.get("image_root")):
@@ -93,6 +111,13 @@ def _check_dataset(key: str, name: str) -> None:
                 f"{key} must name data sets that are there; {name!r} needs {path}, which does not exist. "
                 f"Set DETECTRON2_DATASETS ({root}) to the folder that holds it: see datasets/README.md."
             )
+    _check_counts(cfg, key, name)
+
+
+def read_dataset(key: str, name: str) -> list[dict[str, object]]:
+    """The images of a data set, as Detectron2 reads them."""
+    with reported_as_user_errors(f"{key}: {name!r} cannot be read"):
+        return DatasetCatalog.get(name)
 
 
 def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
@@ -102,8 +127,9 @@ def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
         counts.append(("thing_classes", "MODEL.ROI_HEADS.NUM_CLASSES"))
     elif cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         counts.append(("thing_classes", "MODEL.RETINANET.NUM_CLASSES"))
+    metadata = MetadataCatalog.get(name)
     for attribute, count_key in counts:
-        names = MetadataCatalog.get(name).get(attribute)
+        names = metadata.get(attribute)
         *path, last = count_key.split(".")
         count = reduce(getattr, path, cfg)[last]
         if names is not None and len(names) != count:
@@ -111,21 +137,32 @@ def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
                 f"{count_key} must be {len(names)}, as {name!r} of {key} has {attribute} "
                 f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; got {count}."
             )
-
-
-def _check_resumable(last_checkpoint: Path) -> None:
-    name = last_checkpoint.read_bytes().decode(errors="replace").strip()
-    if not name or not (last_checkpoint.parent / name).is_file():
+    if cfg.MODEL.KEYPOINT_ON and key == "DATASETS.TRAIN" and not metadata.get("keypoint_names"):
         raise UserError(
-            f"--resume must find the checkpoint that {last_checkpoint} names; got {name!r}, and there is no "
-            "such file. Write the name of one that is there into it."
+            f"{key} must name data sets with keypoints, as MODEL.KEYPOINT_ON is True; {name!r} has none."
         )
 
 
-def _check_weights(weights: str) -> None:
+def check_weights(cfg: CfgNode, args: argparse.Namespace) -> str:
+    """The checkpoint that the run begins with, "" for none, if it is there. A URL is not looked up."""
+    last_checkpoint = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    if args.resume and last_checkpoint.is_file():
+        return _resumable(last_checkpoint)
+    weights = cfg.MODEL.WEIGHTS
     path = weights.split("?")[0]  # Detectron2 main reads options after a question mark
     if weights and "://" not in weights and not Path(path).is_file():
         raise UserError(
             f"MODEL.WEIGHTS must be a file or a URL; got {weights!r}, and there is no such file. "
             'Correct the path, or set it to "" to start from scratch.'
         )
+    return weights
+
+
+def _resumable(last_checkpoint: Path) -> str:
+    name = last_checkpoint.read_bytes().decode(errors="replace").strip()
+    if not name or not (last_checkpoint.parent / name).is_file():
+        raise UserError(
+            f"--resume must find the checkpoint that {last_checkpoint} names; got {name!r}, and there is no "
+            "such file. Write the name of one that is there into it."
+        )
+    return str(last_checkpoint.parent / name)

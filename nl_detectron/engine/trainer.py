@@ -56,7 +56,8 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: if the data set is not to be evaluated as COCO is.
         """
-        evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+        metadata = MetadataCatalog.get(dataset_name)
+        evaluator_type = metadata.get("evaluator_type", "coco")
         if evaluator_type != "coco":
             raise UserError(
                 f"DATASETS.TEST must have data sets with COCO's metrics; {dataset_name!r} has those of "
@@ -66,7 +67,7 @@ class Trainer(DefaultTrainer):
             dataset_name,
             tasks=evaluation_tasks(cfg, dataset_name),
             output_dir=output_folder or str(Path(cfg.OUTPUT_DIR) / "inference"),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ()),
         )
 
     @classmethod

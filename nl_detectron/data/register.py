@@ -1,0 +1,185 @@
+"""`--register-coco NAME JSON IMAGE_DIR`: a user's own data in COCO's format, by name.
+
+The categories of the JSON decide the classes. One with keypoints has COCO's fields `keypoints` (their names)
+and `skeleton`, and may have `flip_pairs` (pairs of names that a horizontal flip swaps) and `sigmas` (of OKS).
+What it has not is inferred, with a notice.
+"""
+
+import argparse
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
+from pycocotools.cocoeval import Params
+
+from nl_detectron.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Category = Annotation = Mapping[str, object]
+
+_REQUIRED = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # by Detectron2 or COCO's evaluation
+_SIDES = (  # how the left one of a pair is called, and what stands for it in the right one
+    (r"left", "right"),
+    (r"Left", "Right"),
+    (r"LEFT", "RIGHT"),
+    (r"^l(?=[_\-. ])", "r"),
+    (r"(?<=[_\-. ])l$", "r"),
+    (r"^L(?=[A-Z_\-. ])", "R"),
+    (r"(?<=[_\-. ])L$", "R"),
+)
+
+
+def add_register_coco(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the flag; `register_from` reads it."""
+    parser.add_argument(
+        "--register-coco",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "JSON", "IMAGE_DIR"),
+        help="a data set of yours in COCO's format, for DATASETS.TRAIN and DATASETS.TEST; may be repeated",
+    )
+
+
+def register_from(args: argparse.Namespace) -> None:
+    """Register what `--register-coco` names."""
+    for name, json_file, image_dir in args.register_coco:
+        register_coco(name, json_file, image_dir)
+
+
+def register_coco(name: str, json_file: str, image_dir: str) -> None:
+    """Register a data set with Detectron2, with its classes and keypoints. The same one twice is no error.
+
+    Raises:
+        UserError: for a name that is taken, a file that is not there, or one that is not in COCO's format.
+    """
+    if name in DatasetCatalog.list():
+        metadata = MetadataCatalog.get(name)
+        if (metadata.get("json_file"), metadata.get("image_root")) == (json_file, image_dir):
+            return
+        raise UserError(f"--register-coco must give a new name; got {name!r}, which is another data set.")
+    try:
+        metadata = _metadata(name, json_file, image_dir)
+    except UserError as error:
+        raise UserError(f"--register-coco {name}: {error}") from None
+    register_coco_instances(name, metadata, json_file, image_dir)
+
+
+def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
+    if not Path(image_dir).is_dir():
+        raise UserError(f"IMAGE_DIR must be a folder; got {image_dir!r}.")
+    categories, annotations = _read(json_file)
+    metadata = {"thing_classes": [str(category["name"]) for category in categories]}
+    with_keypoints = [category for category in categories if category.get("keypoints")]
+    if with_keypoints or any("keypoints" in annotation for annotation in annotations):
+        metadata |= _keypoints(name, with_keypoints, annotations)
+    return metadata
+
+
+def _read(json_file: str) -> tuple[list[Category], list[Annotation]]:
+    """The categories in the order of their ids, as Detectron2 counts them, and the annotations."""
+    try:
+        content = json.loads(Path(json_file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"JSON must be a JSON file; got {json_file!r}: {error}") from None
+    lists = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": _REQUIRED}
+    for key, required in lists.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise UserError(f"JSON must have a list of {key}, as COCO has; {json_file} has none.")
+        for entry in entries:
+            if absent := [field for field in required if field not in entry]:
+                raise UserError(f"JSON must give each of its {key} {absent[0]!r}; {_short(entry)} has none.")
+    categories, annotations = content["categories"], content["annotations"]
+    unknown = {a["category_id"] for a in annotations} - {category["id"] for category in categories}
+    if unknown or not categories:
+        ids = ", ".join(map(str, sorted(unknown))) or "any"
+        raise UserError(f"JSON must have the categories of its annotations; it has none of id {ids}.")
+    return sorted(categories, key=lambda category: category["id"]), annotations
+
+
+def _short(entry: object) -> str:
+    text = json.dumps(entry)
+    return text if len(text) < 80 else f"{text[:80]}..."
+
+
+def _keypoints(
+    name: str, categories: Sequence[Category], annotations: Sequence[Annotation]
+) -> dict[str, object]:
+    """The metadata that Detectron2 needs of keypoints, and the sigmas that its evaluator takes."""
+    if len({tuple(category["keypoints"]) for category in categories}) > 1:
+        raise UserError("all categories with keypoints must have the same ones, and have not.")
+    sizes = {len(a["keypoints"]) for a in annotations if "keypoints" in a}
+    category = categories[0] if categories else {}
+    names = list(category.get("keypoints") or _inferred_names(name, max(sizes) // 3))
+    if others := sizes - {3 * len(names)}:
+        rule = f"3 numbers for each of the {len(names)} keypoints"
+        raise UserError(f"annotations must have {rule}; some have {min(others)} numbers.")
+    if any("keypoints" in a and "num_keypoints" not in a for a in annotations):
+        raise UserError(
+            "annotations with keypoints must have 'num_keypoints', which COCO's evaluation reads."
+        )
+    if (pairs := category.get("flip_pairs")) is None:
+        pairs = _inferred_pairs(name, names)
+    return {
+        "keypoint_names": names,
+        "keypoint_flip_map": _checked_pairs(names, pairs),
+        "keypoint_connection_rules": _rules(names, category.get("skeleton", ())),
+        "keypoint_oks_sigmas": _sigmas(name, names, category.get("sigmas")),
+    }
+
+
+def _rules(names: Sequence[str], skeleton: Sequence[Sequence[int]]) -> list[tuple[str, str, tuple]]:
+    """Detectron2's lines between keypoints, of COCO's, which counts from 1."""
+    for pair in skeleton:
+        if len(pair) != 2 or not all(1 <= number <= len(names) for number in pair):
+            raise UserError(f"skeleton must have pairs of numbers from 1 to {len(names)}; got {pair!r}.")
+    return [(names[a - 1], names[b - 1], (255, 128, 0)) for a, b in skeleton]
+
+
+def _inferred_names(name: str, count: int) -> list[str]:
+    is_person = count == len(COCO_PERSON_KEYPOINT_NAMES)
+    names = list(COCO_PERSON_KEYPOINT_NAMES) if is_person else [f"keypoint_{k}" for k in range(1, count + 1)]
+    logger.warning("%s names no keypoints: its %d are taken for %s", name, count, ", ".join(names))
+    return names
+
+
+def _checked_pairs(name: str, names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    for pair in pairs:
+        if len(pair) != 2 or not set(pair) <= set(names):
+            raise UserError(
+                f"--register-coco {name}: flip_pairs must be pairs of keypoint names; got {pair!r}."
+            )
+    return [tuple(pair) for pair in pairs]
+
+
+def _inferred_pairs(name: str, names: Sequence[str]) -> list[tuple[str, str]]:
+    """What a horizontal flip swaps, by the names: left_eye and right_eye, l_eye and r_eye, LEye and REye."""
+    mirrored = [(left, re.sub(pattern, side, left)) for left in names for pattern, side in _SIDES]
+    pairs = list(dict.fromkeys((left, right) for left, right in mirrored if left != right and right in names))
+    swaps = ", ".join(f"{left} with {right}" for left, right in pairs) or "nothing"
+    logger.warning("%s has no flip_pairs: by the names, a horizontal flip swaps %s", name, swaps)
+    return pairs
+
+
+def _sigmas(name: str, names: Sequence[str], sigmas: Sequence[float] | None) -> list[float]:
+    if sigmas is not None:
+        if len(sigmas) != len(names) or min(sigmas) <= 0:
+            rule = f"a positive number for each of the {len(names)} keypoints"
+            raise UserError(f"sigmas must be {rule}; got {sigmas!r}.")
+        return list(sigmas)
+    cocos = dict(zip(COCO_PERSON_KEYPOINT_NAMES, Params("keypoints").kpt_oks_sigmas.tolist(), strict=True))
+    mean = sum(cocos.values()) / len(cocos)
+    others = [keypoint for keypoint in names if keypoint not in cocos]
+    logger.warning(
+        "%s has no sigmas: keypoint AP takes COCO's by name%s",
+        name,
+        f", and their mean, {mean:.3f}, for {', '.join(others)}" if others else "",
+    )
+    return [cocos.get(keypoint, mean) for keypoint in names]

@@ -1,0 +1,157 @@
+"""`train_net.py --dry-run`: a line for each thing that a run needs, in seconds and without running it."""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
+from torch import nn
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.modeling import summarize_non_local
+
+from . import preflight
+from .forecast import forecast_lines
+
+# Detectron2's configs have this learning rate for 16 images a step; RetinaNet's have half of it.
+REFERENCE_LR, REFERENCE_IMAGES = 0.02, 16
+AP_SCORE_THRESHOLD = 0.05  # Detectron2's: AP counts the unsure detections too
+
+Line = tuple[str, str]  # "ok", "note", "warn" or "FAIL", and what there is to say
+
+
+class DryRun:
+    """The checks of a command line.
+
+    Args:
+        cfg, args: as `preflight.check` takes them.
+        given: the config keys that the user gave explicitly.
+    """
+
+    def __init__(self, cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
+        self.cfg, self.args, self.given = cfg, args, given
+
+    def run(self) -> bool:
+        """Print a line a check, as they are done; whether none has failed."""
+        failed = 0
+        for name, check in self._checks():
+            for status, text in _lines(check):
+                one_line = "; ".join(line.strip() for line in text.splitlines()).replace(":;", ":")
+                print(f"{status:<4}  {name}: {one_line}", flush=True)
+                failed += status == "FAIL"
+        print(f"{failed} check{'s' * (failed > 1)} failed." if failed else "No check failed: this can run.")
+        return not failed
+
+    def _checks(self) -> Iterator[tuple[str, Callable[[], Iterable[Line]]]]:
+        yield "config", self._config
+        for key, name in preflight.dataset_names(self.cfg, self.args):
+            yield f"{key} {name}", lambda key=key, name=name: self._dataset(key, name)
+        yield "model", self._model
+        yield "weights", self._weights
+        yield "memory", self._memory
+        if not self.args.eval_only:
+            yield "learning rate", self._learning_rate
+        yield "score threshold", self._score_threshold
+        yield "output", self._output
+
+    def _config(self) -> Iterator[Line]:
+        preflight.check_config(self.cfg, self.args, self.given)
+        preflight.check_processes(self.cfg, self.args)
+        count = preflight.processes(self.args)
+        yield (
+            "ok",
+            f"{self.args.config_file}, on {self.cfg.MODEL.DEVICE}, in {count} process{'es' * (count > 1)}",
+        )
+
+    def _dataset(self, key: str, name: str) -> Iterator[Line]:
+        preflight.check_dataset(self.cfg, key, name)
+        images = preflight.read_dataset(key, name)
+        objects = sum(len(image.get("annotations", ())) for image in images)
+        if not images or (key == "DATASETS.TRAIN" and not objects):
+            raise UserError(f"must have images with objects; it has {len(images)} images, {objects} objects.")
+        for image in (images[0], images[-1]):
+            with reported_as_user_errors(f"{image['file_name']} cannot be decoded"):
+                check_image_size(image, read_image(image["file_name"], format=self.cfg.INPUT.FORMAT))
+        first, last = (Path(images[k]["file_name"]).name for k in (0, -1))
+        yield "ok", f"{len(images)} images, {objects} objects; {first} and {last} decoded; counts match"
+
+    @cached_property
+    def model(self) -> nn.Module:
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        with reported_as_user_errors("Detectron2 cannot build it"):
+            return build_model(cfg)
+
+    def _model(self) -> Iterator[Line]:
+        yield "ok", f"{self.cfg.MODEL.META_ARCHITECTURE} with {summarize_non_local(self.model)}"
+
+    def _weights(self) -> Iterator[Line]:
+        path = preflight.check_weights(self.cfg, self.args)
+        if not path:
+            frozen = self.cfg.MODEL.RESNETS.NORM == "FrozenBN"
+            diverges = ", and random weights with MODEL.RESNETS.NORM 'FrozenBN' diverge: use 'BN' or 'GN'"
+            yield "warn" if frozen or self.args.eval_only else "note", f"none{diverges if frozen else ''}"
+            return
+        checkpointer = Checkpointer(self.model)
+        with reported_as_user_errors(f"{path!r} cannot be loaded"):
+            checkpointer.load(PathManager.get_local_path(path), checkpointables=[])
+        if self.args.eval_only and not self.args.allow_mismatch:
+            checkpointer.report.check_whole()
+        yield "ok" if checkpointer.report.fits else "warn", str(checkpointer.report)
+
+    def _memory(self) -> Iterator[Line]:
+        lines = forecast_lines(
+            self._scaled, self.model, not self.args.eval_only, preflight.processes(self.args)
+        )
+        for line, is_large in lines:
+            yield "warn" if is_large else "ok", line
+
+    @property
+    def _scaled(self) -> CfgNode:
+        """The config as Detectron2's trainer scales it to the processes there are."""
+        return DefaultTrainer.auto_scale_workers(self.cfg, preflight.processes(self.args))
+
+    def _learning_rate(self) -> Iterator[Line]:
+        solver = self._scaled.SOLVER
+        reference = REFERENCE_LR / (2 if self.cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else 1)
+        linear = reference * solver.IMS_PER_BATCH / REFERENCE_IMAGES
+        text = (
+            f"{solver.BASE_LR:g} for {solver.IMS_PER_BATCH} images a step, {solver.MAX_ITER} steps; linear "
+            f"scaling of Detectron2's {reference} for {REFERENCE_IMAGES} gives {linear:g}"
+        )
+        if 0.5 <= solver.BASE_LR / linear <= 2:
+            yield "ok", text
+        else:
+            yield "warn", f"{text}. --auto-scale scales a config for 8 GPUs to yours, with its schedule"
+
+    def _score_threshold(self) -> Iterator[Line]:
+        node = "RETINANET" if self.cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+        threshold = self.cfg.MODEL[node].SCORE_THRESH_TEST
+        text = f"MODEL.{node}.SCORE_THRESH_TEST is {threshold:g}"
+        if threshold <= AP_SCORE_THRESHOLD:
+            yield "ok", text
+        else:
+            yield "warn", f"{text}, which lowers AP: it is computed from unsure detections too. Use 0.05"
+
+    def _output(self) -> Iterator[Line]:
+        folder = Path(self.cfg.OUTPUT_DIR).absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UserError(f"OUTPUT_DIR must be a folder to write to; {str(existing)!r} is not.")
+        holds = "holds a checkpoint" if (folder / "last_checkpoint").is_file() else "can be written"
+        yield "ok", f"{self.cfg.OUTPUT_DIR} {holds}"
+
+
+def _lines(check: Callable[[], Iterable[Line]]) -> Iterator[Line]:
+    try:
+        yield from check()
+    except (UserError, OSError) as error:
+        yield "FAIL", str(error)
