@@ -1,6 +1,8 @@
 """Blocks of other implementations: imported, they compute what their own slow formula does; and back."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from nl_detectron import NonLocalBlock
 from nl_detectron.weights import LAYOUTS, block_options, export_block, find_layout, import_block
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
+VARIANTS_MD = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
 SIZES = {1: (7,), 2: (5, 7), 3: (2, 5, 7)}
 BOOL = (True, False)
 
@@ -305,3 +308,22 @@ def test_bad_exports(options: dict[str, object], layout: str, message: str) -> N
 def test_inner_channels_other_than_half() -> None:
     block = NonLocalBlock(CHANNELS, reduction=4, subsample="none")
     assert import_block(export_block(block, "mmcv"), "mmcv").inner_channels == CHANNELS // 4 != INNER
+
+
+def test_the_table_of_the_docs() -> None:
+    """Of each layout: its choices, the default first."""
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in VARIANTS_MD.splitlines()]
+    table = {row[0].strip("`"): row[1:] for row in rows if len(row) == 5 and row[0].startswith("`")}
+    assert table.keys() == LAYOUTS.keys()
+    for layout, cells in table.items():
+        choices = find_layout(layout).choices("embedded_gaussian")
+        told = [re.findall(r"`(\w+)`|\((none)\)", cell) for cell in cells]
+        expected = [choices[name] for name in ("pairwise", "scale", "subsample", "norm")]
+        assert [tuple(code for code, _ in cell) for cell in told] == [
+            tuple(map(str, choice)) for choice in expected
+        ]
+
+
+def test_the_example_of_the_docs_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", VARIANTS_MD, re.DOTALL)
+    exec(compile(example, "docs/variants.md", "exec"), {})
