@@ -186,6 +186,7 @@ def test_dtypes_arrays_and_what_may_be_missing() -> None:
     variant = caffe2(True, True, True, "BN")
     arrays = {name: tensor.float().numpy() for name, tensor in variant.tensors.items()}
     arrays["theta_w_momentum"] = np.zeros(3, np.float32)
+    arrays["g_b"] = arrays["g_b"][::-1]  # of negative stride, which PyTorch does not take
     block = import_block(arrays, "caffe2")
     assert block.g.weight.dtype == torch.float32
     assert np.array_equal(export_block(block, "caffe2")["g_w"].numpy(), arrays["g_w"])

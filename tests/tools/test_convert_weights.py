@@ -1,5 +1,6 @@
 """The command line that moves blocks between checkpoints, with files as each implementation writes them."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.weights import export_block, import_block
+from nl_detectron.weights import export_block, import_block, write_checkpoint
 
 C = 256  # channels of res4 in R18
 OURS = "backbone.bottom_up.res4.non_local_1"
@@ -158,6 +159,7 @@ def test_the_rest_of_the_model_loads_as_without_the_tool(
     else:
         full = {f"backbone.bottom_up.{name}": torch.from_numpy(array) for name, array in stock.items()}
         torch.save({"model": full, "iteration": 9}, path)
+    initial = copy.deepcopy(model)
     expected = {name: tensor.clone() for name, tensor in loaded(model, path).items()}
     assert expected["backbone.bottom_up.res4.0.conv2.weight"].equal(
         torch.from_numpy(stock["res4.0.conv2.weight"])
@@ -166,7 +168,7 @@ def test_the_rest_of_the_model_loads_as_without_the_tool(
     block = random_block("mmcv")
     source, output = write_theirs(tmp_path, "mmcv", block), tmp_path / "new.pth"
     convert_weights.main(command("mmcv", source, output, "--weights", path))
-    found = loaded(model, output)
+    found = loaded(initial, output)
     expected |= {f"{OURS}.{name}": tensor for name, tensor in block.state_dict().items()}
     assert [name for name in expected if not found[name].equal(expected[name])] == []
 
@@ -212,6 +214,13 @@ def test_no_code_in_a_file_is_run(name: str, tmp_path: Path, capsys: pytest.Capt
         torch.save({"state_dict": Malicious()}, path)
     assert f"{path} cannot be read" in refused(command("mmcv", path, tmp_path / "new.pth"))
     assert "it ran" not in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    for name in ("x.pth", "x.pkl"):
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            write_checkpoint(tmp_path / name, {"x": lambda: None})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_refusals_of_import(tmp_path: Path) -> None:
