@@ -86,7 +86,9 @@ def check_is_new(path: Path) -> None:
 
 def _dump(suffix: str, content: Mapping[str, Any], file: BinaryIO) -> None:
     if suffix == ".pkl":
-        pickle.dump(_as_arrays(content), file, protocol=2)  # which Python 2 reads, as Caffe2's tools need
+        # For the authors' code, which is of Python 2: its protocol, and the name of numpy's module at that time
+        pickled = pickle.dumps(_as_arrays(content), protocol=2)
+        file.write(pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     else:
         torch.save(dict(content), file)
 
