@@ -86,7 +86,7 @@ def check_is_new(path: Path) -> None:
 
 def _dump(suffix: str, content: Mapping[str, Any], file: BinaryIO) -> None:
     if suffix == ".pkl":
-        # For the authors' code, which is of Python 2: its protocol, and the name of numpy's module at that time
+        # For the authors' code, of Python 2: its protocol, and what numpy called its module at that time
         pickled = pickle.dumps(_as_arrays(content), protocol=2)
         file.write(pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     else:
