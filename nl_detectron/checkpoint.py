@@ -40,7 +40,8 @@ class LoadReport:
         heads: what lies outside the ResNet, if the checkpoint is that of a classifier and has a ResNet only.
         missing: all else that the model has and the checkpoint has not.
         unexpected: what the checkpoint has and the model has not, but for a classifier's own.
-        shapes: each tensor of another shape, with that of the checkpoint and that of the model.
+        shapes: each tensor of another shape, with that of the checkpoint (() where Detectron2 has renamed it)
+            and that of the model.
         counts: a sentence for each count of classes or keypoints that differs.
     """
 
@@ -79,7 +80,9 @@ class LoadReport:
         if self.unexpected:
             yield f"WRONG, unexpected in the checkpoint, so not used: {_by_module(self.unexpected)}"
         if self.shapes:
-            differing = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
+            differing = [
+                f"{key} {list(theirs) or 'another'} for {list(ours)}" for key, theirs, ours in self.shapes
+            ]
             yield f"WRONG, of another shape, so new: {_listed(differing)}"
 
     def check_whole(self) -> None:

@@ -93,6 +93,17 @@ def reported_as_config_keys() -> Iterator[None]:
         raise error.renamed(f"MODEL.NON_LOCAL.{key}") from None
 
 
+def baseline_of(cfg: CfgNode) -> CfgNode:
+    """A copy of a config with Detectron2's own builders for ours: the same model without blocks."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.MODEL.BACKBONE.NAME in BACKBONE_BUILDERS:
+        cfg.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("build_nl_", "build_")
+    if cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD:
+        cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = KEYPOINT_HEAD.removeprefix("NonLocal")
+    return cfg
+
+
 def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
     """Refuse a config that says something of blocks and names no builder that places them.
 

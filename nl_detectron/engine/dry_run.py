@@ -1,10 +1,11 @@
 """`train_net.py --dry-run`: a line for each thing that a run needs, in seconds and without running it."""
 
 import argparse
-import os
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import check_image_size, read_image
@@ -41,11 +42,13 @@ class DryRun:
     def run(self) -> bool:
         """Print a line a check, as they are done; whether none has failed."""
         failed = 0
+        logging.disable()  # Detectron2 has a warning for each tensor that does not fit
         for name, check in self._checks():
             for status, text in _lines(check):
                 one_line = "; ".join(line.strip() for line in text.splitlines()).replace(":;", ":")
                 print(f"{status:<4}  {name}: {one_line}", flush=True)
                 failed += status == "FAIL"
+        logging.disable(logging.NOTSET)
         print(f"{failed} check{'s' * (failed > 1)} failed." if failed else "No check failed: this can run.")
         return not failed
 
@@ -144,8 +147,13 @@ class DryRun:
     def _output(self) -> Iterator[Line]:
         folder = Path(self.cfg.OUTPUT_DIR).absolute()
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise UserError(f"OUTPUT_DIR must be a folder to write to; {str(existing)!r} is not.")
+        try:
+            with TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"OUTPUT_DIR must be a folder to write to; {existing} is not: {error.strerror}"
+            ) from None
         holds = "holds a checkpoint" if (folder / "last_checkpoint").is_file() else "can be written"
         yield "ok", f"{self.cfg.OUTPUT_DIR} {holds}"
 

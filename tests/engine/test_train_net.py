@@ -11,10 +11,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.engine import default_argument_parser
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import main
+from nl_detectron.engine.command_line import train_net_parser
 from nl_detectron.engine.launcher import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,7 @@ def test_config_of_a_baseline_run_is_no_config_of_blocks(shapes_root: Path, tmp_
     cfg = model_zoo.get_config(MASK.replace("_nl", ""))
     (tmp_path / "config.yaml").write_text(cfg.dump())
     arguments = ["--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu"]
-    args = default_argument_parser().parse_args(arguments)
+    args = train_net_parser().parse_args(arguments)
     assert load_config(args).MODEL.NON_LOCAL == cfg.MODEL.NON_LOCAL
 
 

@@ -1,0 +1,129 @@
+"""Command lines: their flags, and the config that they name."""
+
+import argparse
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
+
+from nl_detectron import model_zoo
+from nl_detectron.config import get_cfg
+from nl_detectron.data import add_register_coco, register_from
+from nl_detectron.errors import UserError, reported_as_user_errors
+
+from .preflight import check_types
+
+EPILOG = """
+Examples:
+
+Train on 8 GPUs, on one, or on the CPU where there is none:
+    $ train_net.py --num-gpus 8 --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
+
+Check all of it first, in seconds, or train on data of your own:
+    $ train_net.py --config-file CONFIG --dry-run
+    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
+
+Evaluate a checkpoint on the config's test set:
+    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
+
+Continue after an interruption, or change any key of the config:
+    $ train_net.py --config-file CONFIG --resume
+    $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
+
+Two machines:
+    (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
+    (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
+"""
+
+
+def train_net_parser() -> argparse.ArgumentParser:
+    """Detectron2's flags, and ours."""
+    parser = default_argument_parser(EPILOG)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the config, data sets, weights and learning rate, a line each, and end",
+    )
+    parser.add_argument(
+        "--auto-scale",
+        action="store_true",
+        help="scale batch, learning rate and schedule of a config for 8 GPUs to the processes there are",
+    )
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="with --eval-only: evaluate weights that lack tensors of the model or have others",
+    )
+    add_register_coco(parser)
+    return parser
+
+
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of a tool that takes a model: its config, a user's data sets, and keys of the config."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", metavar="FILE", help="a config, or the name of a shipped one")
+    add_register_coco(parser)
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="keys of the config and their values: MODEL.WEIGHTS model.pth"
+    )
+    return parser
+
+
+def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
+    """The config of a command line, and the keys that the user gave explicitly.
+
+    Its data sets are registered, and what this machine has not is turned off, saying so.
+
+    Raises:
+        UserError: for what cannot be read or registered.
+        OSError: if a file of it cannot be read.
+    """
+    if not args.config_file:
+        raise UserError("--config-file must be given. The configs are in configs/.")
+    args.config_file = _find_config(args.config_file)
+    cfg = get_cfg()
+    with reported_as_user_errors(args.config_file):
+        cfg.merge_from_file(args.config_file)
+        given = _non_local_keys(args.config_file)
+        cfg.merge_from_list(args.opts)
+    check_types(cfg)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        print("No GPU is available: MODEL.DEVICE is set to cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.ENABLED is set to False.")
+        cfg.SOLVER.AMP.ENABLED = False
+    register_from(args)
+    return cfg, {*given, *args.opts[::2]}
+
+
+def _non_local_keys(config_file: str) -> set[str]:
+    """The keys of MODEL.NON_LOCAL that a config file and its bases give, even if at their defaults.
+
+    A file that gives all of them was written by a run, whose defaults they may be: it gives none.
+    """
+    content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)  # as merge_from_file does
+    given = content.get("MODEL", {}).get("NON_LOCAL", {})
+    is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
+    return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
+
+
+def _find_config(name: str) -> str:
+    """A config file by its path, or by its name relative to the shipped configs."""
+    if not os.path.isfile(name):
+        try:
+            name = model_zoo.get_config_file(name.removeprefix("configs/"))
+        except RuntimeError:
+            raise UserError(
+                f"--config-file must be a file or a config of nl_detectron; got {name!r}. "
+                "The configs are in configs/."
+            ) from None
+    if name.endswith(".py"):
+        raise UserError(
+            f"--config-file must be a YAML; got {name!r}, a LazyConfig, which Detectron2's own "
+            "tools/lazyconfig_train_net.py takes: see docs/pipelines.md."
+        )
+    return name
