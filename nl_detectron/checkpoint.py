@@ -126,10 +126,15 @@ class Checkpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:
-        # Detectron2 renames and drops tensors on the way.
-        shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint["model"].items()}
+        # Where names are matched by their ends, Detectron2 does not tell other shapes from other names.
+        by_ends = checkpoint.get("matching_heuristics", False)
+        tensors = checkpoint["model"].items() if by_ends else ()
+        given = {name: tuple(tensor.shape) for name, tensor in tensors}
         incompatible = super()._load_model(checkpoint)
-        self.report = _report(self.model, self._path, incompatible, shapes)
+        reshaped = list(incompatible.incorrect_shapes)
+        if by_ends:
+            reshaped += _reshaped(self.model, incompatible, given)
+        self.report = _report(self.model, self._path, incompatible, reshaped)
         return incompatible
 
     def _log_incompatible_keys(self, incompatible: object) -> None:
@@ -137,20 +142,17 @@ class Checkpointer(DetectionCheckpointer):
         log("%s", self.report)
 
 
-def _report(model: nn.Module, path: str, incompatible: object, given: Mapping[str, Shape]) -> LoadReport:
-    """Sort what fvcore calls incompatible.
-
-    Args:
-        given: the tensors of the checkpoint and their shapes.
-    """
+def _report(
+    model: nn.Module, path: str, incompatible: object, shapes: list[tuple[str, Shape, Shape]]
+) -> LoadReport:
+    """Sort what fvcore calls incompatible; `shapes` are the tensors of another shape."""
     ours = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if not _is_counter(key)}
     missing = [key for key in incompatible.missing_keys if key in ours]
     constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
     unexpected = [k for k in incompatible.unexpected_keys if k not in constants and not _is_counter(k)]
-    shapes = [*incompatible.incorrect_shapes, *_reshaped(missing, unexpected, ours, given)]
     differing = {key for key, _, _ in shapes}
     missing = [key for key in missing if key not in differing]
-    unexpected = [key for key in unexpected if not any(_is_called(other, key) for other in differing)]
+    unexpected = [name for name in unexpected if not any(_is_called(key, name) for key in differing)]
     loaded = ours.keys() - differing - set(missing)
 
     blocks = {name: {k for k in ours if k.startswith(f"{name}.")} for name, _ in non_local_blocks(model)}
@@ -185,10 +187,16 @@ def _is_called(key: str, name: str) -> bool:
 
 
 def _reshaped(
-    missing: Iterable[str], unexpected: Iterable[str], ours: Mapping[str, Shape], given: Mapping[str, Shape]
+    model: nn.Module, incompatible: object, given: Mapping[str, Shape]
 ) -> list[tuple[str, Shape, Shape]]:
-    """Tensors of another shape, where Detectron2 matches names by their ends and calls them missing."""
-    pairs = [(key, name) for key in missing for name in unexpected if _is_called(key, name)]
+    """The missing tensors that the file has in another shape, () where Detectron2 has changed the name."""
+    ours = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    pairs = [
+        (key, name)
+        for key in incompatible.missing_keys
+        for name in incompatible.unexpected_keys
+        if _is_called(key, name)
+    ]
     return [(key, given.get(name, ()), ours[key]) for key, name in pairs]
 
 

@@ -1,0 +1,174 @@
+"""The load report: what it says of every kind of checkpoint, and what it refuses to evaluate."""
+
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+
+from nl_detectron.checkpoint import Checkpointer, LoadReport
+from nl_detectron.config import baseline_of
+
+BLOCK = "backbone.bottom_up.res4.non_local_1"
+
+
+def load(cfg: CfgNode, tensors: dict[str, Tensor], path: Path) -> LoadReport:
+    """The report of loading `tensors`, saved as .pth or as the .pkl of a classifier, into a new model."""
+    if path.suffix == ".pth":
+        torch.save({"model": tensors}, path)
+    else:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        content = {"model": arrays, "__author__": "test", "matching_heuristics": True}
+        path.write_bytes(pickle.dumps(content))
+    checkpointer = Checkpointer(build_model(cfg))
+    checkpointer.load(str(path))
+    return checkpointer.report
+
+
+@pytest.fixture
+def baseline(mask_cfg: CfgNode) -> dict[str, Tensor]:
+    return dict(build_model(baseline_of(mask_cfg)).state_dict())
+
+
+def is_tensor(name: str) -> bool:
+    return "num_batches_tracked" not in name
+
+
+def test_a_baseline_lacks_the_blocks_and_nothing_else(
+    mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
+) -> None:
+    report = load(mask_cfg, baseline, tmp_path / "baseline.pth")
+    count = sum(map(is_tensor, baseline))
+    assert (report.loaded, report.total) == (count, count + 11)
+    assert report.new_blocks == {BLOCK: 11}
+    assert report.fits
+    report.check_whole()
+    assert f"loaded: {count} of the model's {count + 11} tensors" in str(report)
+    assert f"new, as expected: {BLOCK} (11 tensors)" in str(report)
+    assert "the checkpoint has no non-local tensor, so this is its baseline" in str(report)
+    assert "WRONG" not in str(report)
+
+
+def test_its_own_checkpoint_is_loaded_whole(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    report = load(mask_cfg, dict(build_model(mask_cfg).state_dict()), tmp_path / "own.pth")
+    assert report.loaded == report.total
+    assert (report.new_blocks, report.fits) == ({}, True)
+    report.check_whole()
+    assert len(str(report).splitlines()) == 2
+
+
+def test_four_blocks_of_a_head(keypoint_cfg: CfgNode, tmp_path: Path) -> None:
+    tensors = dict(build_model(baseline_of(keypoint_cfg)).state_dict())
+    report = load(keypoint_cfg, tensors, tmp_path / "baseline.pth")
+    assert report.new_blocks == {f"roi_heads.keypoint_head.non_local_{k}": 11 for k in (2, 4, 6, 8)}
+    report.check_whole()
+
+
+@pytest.mark.parametrize("name", ["backbone.fpn_lateral3.weight", f"{BLOCK}.theta.weight"])
+def test_a_missing_tensor_is_wrong(name: str, mask_cfg: CfgNode, tmp_path: Path) -> None:
+    """A part of a block too: it is not new, it has lost its weights."""
+    tensors = dict(build_model(mask_cfg).state_dict())
+    del tensors[name]
+    report = load(mask_cfg, tensors, tmp_path / "part.pth")
+    assert report.missing == (name,)
+    assert not report.fits
+    assert f"WRONG, missing in the checkpoint, so new: {name.removesuffix('.weight')} (1)" in str(report)
+    with pytest.raises(ValueError, match=r"^MODEL.WEIGHTS must hold all.*1 tensors are missing.*--allow-mis"):
+        report.check_whole()
+
+
+def test_blocks_of_another_place_are_unexpected(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    tensors = dict(build_model(mask_cfg).state_dict())
+    mask_cfg.MODEL.NON_LOCAL.RES4 = [0]
+    report = load(mask_cfg, tensors, tmp_path / "elsewhere.pth")
+    assert list(report.new_blocks) == ["backbone.bottom_up.res4.non_local_0"]
+    assert len(report.unexpected) == 11
+    assert all(name.startswith(BLOCK) for name in report.unexpected)
+    with pytest.raises(ValueError, match="11 tensors are unexpected"):
+        report.check_whole()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_another_number_of_classes_has_its_own_line(
+    suffix: str, mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Also where Detectron2 matches names by their ends and calls such tensors missing and unexpected."""
+    mask_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 7
+    report = load(mask_cfg, baseline, tmp_path / f"four{suffix}")
+    assert report.counts == ("the checkpoint has 4 classes, and this model 7 (MODEL.ROI_HEADS.NUM_CLASSES)",)
+    assert {name.split(".")[1] for name, _, _ in report.shapes} == {"box_predictor", "mask_head"}
+    assert (report.missing, report.unexpected) == ((), ())
+    assert "WRONG, of another shape, so new: roi_heads.box_predictor" in str(report)
+    with pytest.raises(ValueError, match="checkpoint has 4 classes, and this model 7"):
+        report.check_whole()
+
+
+def test_another_number_of_keypoints(keypoint_cfg: CfgNode, tmp_path: Path) -> None:
+    tensors = dict(build_model(keypoint_cfg).state_dict())
+    keypoint_cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 5
+    report = load(keypoint_cfg, tensors, tmp_path / "coco.pth")
+    assert "the checkpoint has 17 keypoints, and this model 5 (MODEL.ROI_KEYPOINT" in report.counts[0]
+
+
+def test_another_number_of_classes_of_retinanet(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    cfg = mask_cfg
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.BACKBONE.NAME = "build_nl_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RETINANET.NUM_CONVS = 1
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    tensors = dict(build_model(cfg).state_dict())
+    cfg.MODEL.RETINANET.NUM_CLASSES = 3
+    report = load(cfg, tensors, tmp_path / "retinanet.pth")
+    assert "the checkpoint has 80 classes, and this model 3 (MODEL.RETINANET.NUM_CLASSES)" in report.counts
+
+
+def test_a_classifier_is_right_to_train_from_and_wrong_to_evaluate(
+    mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
+) -> None:
+    prefix = "backbone.bottom_up."
+    resnet = {name.removeprefix(prefix): t for name, t in baseline.items() if name.startswith(prefix)}
+    report = load(mask_cfg, {**resnet, "stem.fc.weight": torch.zeros(2, 2)}, tmp_path / "R-18.pkl")
+    assert report.loaded == sum(map(is_tensor, resnet))
+    assert report.new_blocks == {BLOCK: 11}
+    assert report.fits
+    assert {name for name in baseline if not name.startswith(prefix)} == {*report.heads} | constants(mask_cfg)
+    assert "new, as it has a ResNet only: backbone.fpn_lateral2 (2)" in str(report)
+    with pytest.raises(ValueError, match="tensors are missing"):
+        report.check_whole()
+
+
+def constants(cfg: CfgNode) -> set[str]:
+    """What Detectron2 never counts as missing, since the config decides it."""
+    return {"pixel_mean", "pixel_std"} & build_model(cfg).state_dict().keys()
+
+
+def test_a_checkpoint_of_something_else(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    report = load(mask_cfg, nn.Linear(3, 3).state_dict(), tmp_path / "linear.pth")
+    assert report.loaded == 0
+    assert report.unexpected == ("weight", "bias")
+    assert not report.fits
+
+
+def test_it_is_logged_loudly_only_if_something_is_wrong(
+    mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("fvcore").propagate = True
+    with caplog.at_level(logging.INFO):
+        load(mask_cfg, baseline, tmp_path / "right.pth")
+        del baseline["backbone.fpn_lateral3.weight"]
+        load(mask_cfg, baseline, tmp_path / "wrong.pth")
+    levels = [record.levelno for record in caplog.records if "Load report" in record.getMessage()]
+    assert levels == [logging.INFO, logging.WARNING]
+
+
+def test_takes_the_place_of_detectron2s(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    model, extra = build_model(mask_cfg), nn.Linear(2, 2)
+    old = DetectionCheckpointer(model, str(tmp_path), save_to_disk=False, extra=extra)
+    new = Checkpointer.in_place_of(old)
+    assert (new.model, new.save_dir, new.save_to_disk) == (model, str(tmp_path), False)
+    assert new.checkpointables == {"extra": extra}
