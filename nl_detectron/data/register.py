@@ -150,12 +150,10 @@ def _inferred_names(name: str, count: int) -> list[str]:
     return names
 
 
-def _checked_pairs(name: str, names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+def _checked_pairs(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(names):
-            raise UserError(
-                f"--register-coco {name}: flip_pairs must be pairs of keypoint names; got {pair!r}."
-            )
+            raise UserError(f"flip_pairs must be pairs of keypoint names; got {pair!r}.")
     return [tuple(pair) for pair in pairs]
 
 

@@ -120,7 +120,8 @@ class DryRun:
     @property
     def _scaled(self) -> CfgNode:
         """The config as Detectron2's trainer scales it to the processes there are."""
-        return DefaultTrainer.auto_scale_workers(self.cfg, preflight.processes(self.args))
+        with reported_as_user_errors("SOLVER cannot be scaled"):
+            return DefaultTrainer.auto_scale_workers(self.cfg, preflight.processes(self.args))
 
     def _learning_rate(self) -> Iterator[Line]:
         solver = self._scaled.SOLVER

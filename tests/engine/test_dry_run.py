@@ -1,0 +1,156 @@
+"""train_net.py --dry-run and --auto-scale: a line a check, the exit code, and nothing left behind."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from nl_detectron import model_zoo
+from nl_detectron.config import baseline_of
+from nl_detectron.data import register_shapes
+from nl_detectron.engine import main
+
+MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
+DryRun = Callable[..., tuple[int, dict[str, str]]]
+
+
+@pytest.fixture
+def dry_run(shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> DryRun:
+    """Run it on a config; the exit code, and the line of each check."""
+
+    def run(*arguments: str, config: str = MASK) -> tuple[int, dict[str, str]]:
+        capsys.readouterr()
+        output = () if "OUTPUT_DIR" in arguments else ("OUTPUT_DIR", str(tmp_path / "output"))
+        with pytest.raises(SystemExit) as stopped:
+            main(["--config-file", config, "--dry-run", *arguments, "MODEL.DEVICE", "cpu", *output])
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == "No check failed: this can run." or "failed." in last
+        checks = [line.split(": ", 1)[0] for line in lines]
+        return stopped.value.code, dict(zip((check[6:] for check in checks), lines, strict=True))
+
+    return run
+
+
+def test_every_check_has_a_line(dry_run: DryRun, tmp_path: Path) -> None:
+    code, lines = dry_run("SOLVER.BASE_LR", "0.005")
+    assert code == 0
+    assert lines["config"].endswith("mask_rcnn_R_18_FPN_nl_shapes.yaml, on cpu, in 1 process")
+    assert lines["DATASETS.TRAIN shapes_train"].startswith("ok    DATASETS.TRAIN shapes_train: 12 images, ")
+    decoded = "000000000000.jpg and 000000000005.jpg decoded; counts match"
+    assert lines["DATASETS.TEST shapes_val"].endswith(decoded)
+    assert "1 non-local block: backbone.bottom_up.res4.non_local_1" in lines["model"]
+    assert lines["weights"] == "note  weights: none"
+    assert "in inference, for 1 image of" in lines["memory"]
+    assert lines["learning rate"].startswith("ok    learning rate: 0.005 for 4 images a step")
+    assert lines["score threshold"] == "ok    score threshold: MODEL.ROI_HEADS.SCORE_THRESH_TEST is 0.05"
+    assert lines["output"].startswith("ok")
+    assert not (tmp_path / "output").exists()
+
+
+def test_keypoints(dry_run: DryRun) -> None:
+    code, lines = dry_run(config=KEYPOINT)
+    assert code == 0
+    assert "4 non-local blocks" in lines["model"]
+
+
+def test_evaluation_checks_what_it_needs(dry_run: DryRun, tmp_path: Path) -> None:
+    cfg = model_zoo.get_config(MASK)
+    cfg.MODEL.DEVICE = "cpu"
+    weights = tmp_path / "baseline.pth"
+    tensors = build_model(baseline_of(cfg)).state_dict()
+    torch.save(tensors, weights)
+    code, lines = dry_run("--eval-only", "MODEL.WEIGHTS", str(weights))
+    assert code == 0
+    assert not {"learning rate", "DATASETS.TRAIN shapes_train"} & lines.keys()
+    assert "new, as expected: backbone.bottom_up.res4.non_local_1 (11 tensors)" in lines["weights"]
+
+    del tensors["backbone.fpn_lateral2.weight"]
+    torch.save(tensors, weights)
+    code, lines = dry_run("--eval-only", "MODEL.WEIGHTS", str(weights))
+    assert (code, lines["weights"][:4]) == (1, "FAIL")
+    code, lines = dry_run("--eval-only", "--allow-mismatch", "MODEL.WEIGHTS", str(weights))
+    assert (code, lines["weights"][:4]) == (0, "warn")
+    code, lines = dry_run("MODEL.WEIGHTS", str(weights))  # in training
+    assert (code, lines["weights"][:4]) == (0, "warn")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "check", "message"),
+    [
+        ("MODEL.NON_LOCAL.RES3 [1] MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "config", "left alone"),
+        ("DATASETS.TRAIN ('shapes_trian',)", "DATASETS.TRAIN shapes_trian", "Did you mean shapes_train"),
+        ("MODEL.ROI_HEADS.NUM_CLASSES 80", "DATASETS.TEST shapes_val", "NUM_CLASSES must be 4"),
+        ("MODEL.NON_LOCAL.RES4 [9]", "model", "RES4 must be a list of integers from -2 to 2"),
+        ("MODEL.WEIGHTS no.pth", "weights", "MODEL.WEIGHTS must be a file or a URL"),
+        ("OUTPUT_DIR /proc/nowhere", "output", "OUTPUT_DIR must be a folder to write to"),
+        ("SOLVER.REFERENCE_WORLD_SIZE 3", "config", "SOLVER.IMS_PER_BATCH must be a multiple of 3"),
+    ],
+)
+def test_what_fails(overrides: str, check: str, message: str, dry_run: DryRun) -> None:
+    code, lines = dry_run(*overrides.split())
+    assert code == 1
+    assert lines[check].startswith(f"FAIL  {check}: ")
+    assert message in lines[check]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "check", "message"),
+    [
+        ("SOLVER.BASE_LR 0.1", "learning rate", "Detectron2's 0.02 for 16 gives 0.005. --auto-scale"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.5", "score threshold", "is 0.5, which lowers AP"),
+        ("MODEL.RESNETS.NORM FrozenBN", "weights", "none, and random weights with MODEL.RESNETS.NORM"),
+    ],
+)
+def test_what_is_warned_of(overrides: str, check: str, message: str, dry_run: DryRun) -> None:
+    code, lines = dry_run(*overrides.split())
+    assert code == 0
+    assert lines[check].startswith(f"warn  {check}: ")
+    assert message in lines[check]
+
+
+@pytest.mark.parametrize("image", ["train/000000000000.jpg", "val/000000000005.jpg"])
+def test_the_first_and_the_last_image_are_decoded(
+    image: str, shapes_root: Path, dry_run: DryRun, tmp_path: Path
+) -> None:
+    shutil.copytree(shapes_root, tmp_path / "datasets")
+    broken = tmp_path / "datasets" / "shapes" / image
+    register_shapes(tmp_path / "datasets")
+    try:
+        broken.write_bytes(broken.read_bytes()[:200])
+        code, lines = dry_run()
+        assert code == 1
+        (failed,) = [line for line in lines.values() if line.startswith("FAIL")]
+        assert str(broken) in failed
+        broken.unlink()
+        code, lines = dry_run()
+        assert code == 1
+        (failed,) = [line for line in lines.values() if line.startswith("FAIL")]
+        assert str(broken) in failed
+    finally:
+        register_shapes(shapes_root)
+
+
+def test_auto_scale_is_detectron2s(dry_run: DryRun) -> None:
+    """A config for 8 GPUs on one process: an eighth of the batch and of the rate, 8 times the steps."""
+    overrides = "SOLVER.IMS_PER_BATCH 16 SOLVER.BASE_LR 0.02 SOLVER.MAX_ITER 100".split()
+    _, lines = dry_run("--auto-scale", *overrides)
+    assert lines["learning rate"].startswith("ok    learning rate: 0.0025 for 2 images a step, 800 steps")
+    assert "in training, for 2 images" in lines["memory"] or "inference" in lines["memory"]
+    code, lines = dry_run("--auto-scale", "SOLVER.IMS_PER_BATCH", "4")
+    assert code == 1
+    assert "SOLVER.IMS_PER_BATCH must be a multiple of 8 (SOLVER.REFERENCE_WORLD_SIZE)" in lines["config"]
+
+
+def test_auto_scale_reaches_the_trainer(shapes_root: Path, tmp_path: Path) -> None:
+    sizes = (
+        "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 MODEL.DEVICE cpu DATASETS.TEST () SEED 1".split()
+    )
+    solver = "SOLVER.IMS_PER_BATCH 8 SOLVER.MAX_ITER 1 SOLVER.STEPS ()".split()
+    output = ["OUTPUT_DIR", str(tmp_path)]
+    main(["--config-file", MASK, "--auto-scale", *sizes, *solver, *output])
+    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert checkpoint["iteration"] == 7
