@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.checkpoint import Checkpointer, LoadReport
 from nl_detectron.config import baseline_of
 from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.engine.preflight import check_dataset, read_dataset
@@ -36,27 +36,26 @@ def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[nn.Module, nn.Module
     Raises:
         UserError: if there is no block to check, or the checkpoint is not one of the baseline.
     """
-    models = []
-    for each in (cfg, baseline_of(cfg)):
-        torch.manual_seed(SEED)
-        with reported_as_user_errors("Detectron2 cannot build this model"):
-            model = build_model(each).eval()
-        checkpointer = Checkpointer(model)
-        with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
-            checkpointer.load(cfg.MODEL.WEIGHTS)
-        report = checkpointer.report
-        if each is cfg:
-            print(report)
-            if not report.all_blocks:
-                raise UserError("--config-file must place non-local blocks; this one has none.")
-            if len(report.new_blocks) < report.all_blocks:
-                raise UserError(
-                    f"MODEL.WEIGHTS must be of a baseline; {cfg.MODEL.WEIGHTS!r} has blocks itself."
-                )
-        if not allow_mismatch:
-            report.check_whole()
-        models.append(model)
-    return models[0], models[1]
+    model, report = _load(cfg)
+    print(report)
+    if not report.all_blocks:
+        raise UserError("--config-file must place non-local blocks; this one places none.")
+    if len(report.new_blocks) < report.all_blocks:
+        raise UserError(f"MODEL.WEIGHTS must be of a baseline; got {cfg.MODEL.WEIGHTS!r}, which has blocks.")
+    baseline, report = _load(baseline_of(cfg))
+    if not allow_mismatch:
+        report.check_whole()
+    return model, baseline
+
+
+def _load(cfg: CfgNode) -> tuple[nn.Module, LoadReport]:
+    torch.manual_seed(SEED)
+    with reported_as_user_errors("Detectron2 cannot build this model"):
+        model = build_model(cfg).eval()
+    checkpointer = Checkpointer(model)
+    with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+    return model, checkpointer.report
 
 
 def compare(model: nn.Module, baseline: nn.Module, image: dict[str, object]) -> dict[str, str]:
