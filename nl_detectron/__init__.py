@@ -31,6 +31,7 @@ from .modeling import (
     non_local_resnet,
     summarize_non_local,
 )
+from .weights import export_block, import_block
 
 add_non_local_config(defaults._C)  # of which Detectron2's get_cfg() returns a copy
 
@@ -45,8 +46,10 @@ __all__ = [
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
     "data",
+    "export_block",
     "forecast_non_local",
     "get_cfg",
+    "import_block",
     "insert_non_local",
     "insert_non_local_keypoint",
     "model_zoo",
