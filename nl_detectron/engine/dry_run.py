@@ -42,13 +42,11 @@ class DryRun:
     def run(self) -> bool:
         """Print a line a check, as they are done; whether none has failed."""
         failed = 0
-        logging.disable()  # Detectron2 has a warning for each tensor that does not fit
         for name, check in self._checks():
             for status, text in _lines(check):
                 one_line = "; ".join(line.strip() for line in text.splitlines()).replace(":;", ":")
                 print(f"{status:<4}  {name}: {one_line}", flush=True)
                 failed += status == "FAIL"
-        logging.disable(logging.NOTSET)
         print(f"{failed} check{'s' * (failed > 1)} failed." if failed else "No check failed: this can run.")
         return not failed
 
@@ -104,8 +102,12 @@ class DryRun:
             yield "warn" if frozen or self.args.eval_only else "note", f"none{diverges if frozen else ''}"
             return
         checkpointer = Checkpointer(self.model)
-        with reported_as_user_errors(f"{path!r} cannot be loaded"):
-            checkpointer.load(PathManager.get_local_path(path), checkpointables=[])
+        logging.disable()  # Detectron2 has a warning for each tensor that does not fit
+        try:
+            with reported_as_user_errors(f"{path!r} cannot be loaded"):
+                checkpointer.load(PathManager.get_local_path(path), checkpointables=[])
+        finally:
+            logging.disable(logging.NOTSET)
         if self.args.eval_only and not self.args.allow_mismatch:
             checkpointer.report.check_whole()
         yield "ok" if checkpointer.report.fits else "warn", str(checkpointer.report)
