@@ -60,6 +60,16 @@ def test_is_the_model_and_the_schedule_of_its_yaml(name: str) -> None:
     assert [ours(step / cfg.SOLVER.MAX_ITER) for step in steps] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "_nl_" in name and "_1x" in name])
+def test_survives_being_saved(name: str, tmp_path: Path) -> None:
+    """As Detectron2 saves the config of a run: a YAML, which names what it calls."""
+    lazy = model_zoo.get_config(f"{name}.py")
+    LazyConfig.save(lazy, str(tmp_path / "config.yaml"))
+    saved = LazyConfig.load(str(tmp_path / "config.yaml"))
+    with torch.device("meta"):
+        assert str(instantiate(saved.model)) == str(instantiate(lazy.model))
+
+
 class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:

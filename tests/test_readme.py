@@ -24,7 +24,7 @@ def test_example_runs(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_it_names_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!http)([^)#]+)", README)
     paths = re.findall(r"`(configs/[\w-]+/)`", README) + re.findall(r"--config-file (configs/\S+)", README)
     scripts = re.findall(r"^python (\S+)", README, re.MULTILINE)
     assert links

@@ -80,7 +80,9 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     parts = reference or processes(args)
     if not args.eval_only and (images < 1 or images % parts):
         what = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the processes"
-        raise UserError(f"SOLVER.IMS_PER_BATCH must be a multiple of {parts} ({what}); got {images}.")
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH must be a positive multiple of {parts} ({what}); got {images}."
+        )
 
 
 def processes(args: argparse.Namespace) -> int:

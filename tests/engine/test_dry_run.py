@@ -87,7 +87,7 @@ def test_evaluation_checks_what_it_needs(dry_run: DryRun, tmp_path: Path) -> Non
         ("MODEL.NON_LOCAL.RES4 [9]", "model", "RES4 must be a list of integers from -2 to 2"),
         ("MODEL.WEIGHTS no.pth", "weights", "MODEL.WEIGHTS must be a file or a URL"),
         ("OUTPUT_DIR /proc/nowhere", "output", "OUTPUT_DIR must be a folder to write to"),
-        ("SOLVER.REFERENCE_WORLD_SIZE 3", "config", "SOLVER.IMS_PER_BATCH must be a multiple of 3"),
+        ("SOLVER.REFERENCE_WORLD_SIZE 3", "config", "SOLVER.IMS_PER_BATCH must be a positive multiple of 3"),
     ],
 )
 def test_what_fails(overrides: str, check: str, message: str, dry_run: DryRun) -> None:
@@ -142,7 +142,10 @@ def test_auto_scale_is_detectron2s(dry_run: DryRun) -> None:
     assert "in training, for 2 images" in lines["memory"] or "inference" in lines["memory"]
     code, lines = dry_run("--auto-scale", "SOLVER.IMS_PER_BATCH", "4")
     assert code == 1
-    assert "SOLVER.IMS_PER_BATCH must be a multiple of 8 (SOLVER.REFERENCE_WORLD_SIZE)" in lines["config"]
+    assert (
+        "SOLVER.IMS_PER_BATCH must be a positive multiple of 8 (SOLVER.REFERENCE_WORLD_SIZE)"
+        in lines["config"]
+    )
 
 
 def test_auto_scale_reaches_the_trainer(shapes_root: Path, tmp_path: Path) -> None:

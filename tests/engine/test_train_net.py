@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
         ("--config-file {mask} MODEL.WEIGHTS None", "MODEL.WEIGHTS must be a string; got None"),
         ("--config-file {mask} MODEL.DEVICE gpu", "cannot build this model"),
         ("--config-file {mask} SOLVER.MAX_ITER 0", "cannot set up this training"),
-        ("--config-file {mask} SOLVER.IMS_PER_BATCH 0", "cannot set up this training"),
+        ("--config-file {mask} SOLVER.IMS_PER_BATCH 0", "IMS_PER_BATCH must be a positive multiple"),
         ("--config-file {mask} MODEL.ROI_HEADS.NUM_CLASSES 2", "NUM_CLASSES must be 4, as 'shapes_train'"),
         ("--config-file {keypoint} MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 5", "KEYPOINTS must be 17"),
         ("--config-file {mask} DATASETS.TEST ('broken_json',)", "'broken_json' cannot be read: JSONDec"),
