@@ -103,8 +103,22 @@ def _enliven(model: nn.Module) -> None:
         for name, tensor in resnet.state_dict().items():
             if name.endswith("conv3.norm.weight"):
                 tensor.fill_(0.2)
+    hooks = [block.register_forward_hook(_rescale) for _, block in non_local_blocks(model)]
     for _, block in non_local_blocks(model):
-        block.out.weight.data.normal_(std=0.02)
+        block.out.weight.data.normal_()
         scale = getattr(block.out.norm, "weight", None)
         if scale is not None:
             scale.data.fill_(1.0)
+    with torch.no_grad():
+        model([{"image": 255 * torch.rand(3, 256, 320)}])
+    for hook in hooks:
+        hook.remove()
+
+
+def _rescale(block: NonLocalBlock, inputs: tuple[Tensor], z: Tensor) -> Tensor:
+    """Set the scale of what a block adds to half of x, whatever its pairwise function."""
+    (x,) = inputs
+    factor = 0.5 * x.std() / (z - x).std()
+    last = block.out if block.out.norm is None else block.out.norm
+    last.weight.data.mul_(factor)
+    return x + factor * (z - x)

@@ -1,6 +1,7 @@
 """TorchScript of a whole detector, by scripting or by tracing; masks are not yet pasted into the image."""
 
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -38,7 +39,8 @@ def export_script(model: nn.Module, images: tuple[Tensor, ...], output: Path) ->
 
     def export(path: Path) -> None:
         print("scripting the model", flush=True)
-        adapter = (_ScriptedRCNN if is_rcnn else _ScriptedRetinaNet)(model).eval()
+        copied = deepcopy(model)  # scripting takes its ResNet apart
+        adapter = (_ScriptedRCNN if is_rcnn else _ScriptedRetinaNet)(copied).eval()
         with refused("this model cannot be scripted", "Use --format torchscript-trace."):
             torch.jit.save(scripting_with_instances(adapter, FIELDS), path)
 
