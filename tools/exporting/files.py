@@ -68,4 +68,4 @@ def refused(what: str, remedy: str) -> Iterator[None]:
         while cause.__cause__:
             cause = cause.__cause__
         reason, *_ = [*str(cause).strip().splitlines(), ""]
-        raise UserError(f"{what}: {type(cause).__name__}: {reason.strip()} {remedy}") from error
+        raise UserError(f"{what}: {type(cause).__name__}: {reason.strip(' .:')}. {remedy}") from error

@@ -46,8 +46,9 @@ def load_config(config_file: str, options: list[str]) -> CfgNode:
 def load_model(cfg: CfgNode) -> nn.Module:
     """The model with MODEL.WEIGHTS, for inference; without them a trial of the export, which it says.
 
-    The trial's `cfg` has a score threshold of 0, as a model of random weights is sure of nothing.
+    The trial has a score threshold of 0, as a model of random weights is sure of nothing.
     """
+    cfg = cfg.clone()
     if not cfg.MODEL.WEIGHTS:
         print("MODEL.WEIGHTS is empty: random weights, all detections kept; a trial of the export only")
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0

@@ -65,7 +65,7 @@ def export_block(block: NonLocalBlock, output: Path) -> None:
     """One block; maps have sides of 2 or more, or with `subsample="none"` of 1 or more."""
     inputs = [torch.randn(batch, block.in_channels, *sides) for batch, *sides in BLOCK_SIZES]
     least = 1 if block.subsample == "none" else 2
-    sizes = {0: Dim("batch"), 2: Dim("height", min=least), 3: Dim("width", min=least)}
+    sizes = {0: Dim("batch", min=1), 2: Dim("height", min=least), 3: Dim("width", min=least)}
     _export(block, inputs, sizes, "x", ["z"], output)
 
 
@@ -83,7 +83,7 @@ def export_backbone(backbone: Backbone, output: Path) -> None:
     unit = max(32, step)
     inputs = [torch.randn(batch, 3, unit * height, unit * width) for batch, height, width in BACKBONE_SIZES]
     height, width = (Dim(name, min=-(-SMALLEST_IMAGE // step)) for name in ("height", "width"))
-    sizes = {0: Dim("batch"), 2: _times(step, height), 3: _times(step, width)}
+    sizes = {0: Dim("batch", min=1), 2: _times(step, height), 3: _times(step, width)}
     _export(_Maps(backbone), inputs, sizes, "image", names, output)
 
 
