@@ -85,17 +85,28 @@ def check_model(cfg: CfgNode, kind: str) -> None:
     Raises:
         UserError: with the key, the rule, the value and what to use instead.
     """
-    deformable = cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE
-    if any(deformable) and kind != "onnx-block":
-        raise UserError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE must have no True for {kind}; got {deformable}. Detectron2's "
-            "deformable convolution has no graph of its own: use onnx-block for the blocks."
-        )
+    if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
+        _check_deformable(cfg, kind)
     architecture = cfg.MODEL.META_ARCHITECTURE
     if kind.startswith("torchscript") and architecture not in ("GeneralizedRCNN", "RetinaNet"):
         raise UserError(
             f"MODEL.META_ARCHITECTURE must be GeneralizedRCNN or RetinaNet for {kind}; got {architecture!r}. "
             "Detectron2 can script and trace these two: use onnx-backbone for its backbone."
+        )
+
+
+def _check_deformable(cfg: CfgNode, kind: str) -> None:
+    deformable = cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE
+    if kind.startswith("torchscript"):
+        raise UserError(
+            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE must have no True for {kind}; got {deformable}. TorchScript "
+            "cannot hold Detectron2's deformable convolution: use onnx-backbone or onnx-block."
+        )
+    # A trial runs the model once, whatever it exports.
+    if cfg.MODEL.RESNETS.DEFORM_MODULATED and (kind == "onnx-backbone" or not cfg.MODEL.WEIGHTS):
+        raise UserError(
+            f"MODEL.RESNETS.DEFORM_MODULATED must be False for {kind}; got True. Detectron2 has it for GPUs "
+            "only, and exports are made on the CPU: use onnx-block with MODEL.WEIGHTS."
         )
 
 

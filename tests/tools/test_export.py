@@ -16,7 +16,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from exporting import models, onnx_graphs
-from exporting.detections import Detections, compare, detect
+from exporting.detections import Detections, compare, compare_all, detect
 from exporting.files import refused, write_checked
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from nl_detectron.errors import UserError
 from nl_detectron.modeling import non_local_blocks
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+DEFORMABLE = "RESNETS.DEFORM_ON_PER_STAGE [False,True,True,True]"
 NORMS = ("BN", "GN", "FrozenBN", "")
 
 
@@ -162,6 +163,14 @@ def test_detections_are_compared_as_a_set() -> None:
     assert compare(detections(0), detections(0)) == 0.0
 
 
+def test_comparing_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    some, none = detections(3), detections(0)
+    assert compare_all([none, some], [none, some]) == 0.0
+    assert "nothing is compared" not in capsys.readouterr().out
+    assert compare_all([none, none], [none, none]) == 0.0
+    assert "nothing is compared: give another --image" in capsys.readouterr().out
+
+
 def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, photo: np.ndarray, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "image.png"), photo)
     image, other = models.sample_images(mask_cfg, tmp_path / "image.png")
@@ -197,23 +206,25 @@ def test_bad_configs(config: str, options: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "format_", "message"),
+    ("options", "kind", "message"),
     [
         (
-            "META_ARCHITECTURE",
-            "PanopticFPN",
+            "META_ARCHITECTURE PanopticFPN",
             "torchscript-trace",
             "GeneralizedRCNN or RetinaNet .*onnx-backbone",
         ),
-        ("RESNETS.DEFORM_ON_PER_STAGE", [False, True, True, True], "onnx-backbone", "no True .*onnx-block"),
+        (DEFORMABLE, "torchscript-script", "DEFORM_ON_PER_STAGE must have no True .*use onnx-backbone"),
+        (f"{DEFORMABLE} RESNETS.DEFORM_MODULATED True", "onnx-backbone", "DEFORM_MODULATED .*use onnx-block"),
     ],
 )
-def test_refused_models(key: str, value: object, format_: str, message: str, mask_cfg: CfgNode) -> None:
-    export.check_model(mask_cfg, format_)
-    mask_cfg.merge_from_list([f"MODEL.{key}", value])
+def test_refused_models(options: str, kind: str, message: str, mask_cfg: CfgNode) -> None:
+    mask_cfg.MODEL.WEIGHTS = "model.pth"
+    export.check_model(mask_cfg, kind)
+    words = options.split()
+    mask_cfg.merge_from_list([f"MODEL.{word}" if i % 2 == 0 else word for i, word in enumerate(words)])
     export.check_model(mask_cfg, "onnx-block")
     with pytest.raises(UserError, match=message) as error:
-        export.check_model(mask_cfg, format_)
+        export.check_model(mask_cfg, kind)
     assert "\n" not in str(error.value)
 
 

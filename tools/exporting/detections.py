@@ -29,6 +29,13 @@ def clipped(fields: Detections, image: Tensor) -> Detections:
     return _plain(detector_postprocess(instances, height, width))
 
 
+def compare_all(found: list[Detections], expected: list[Detections]) -> float:
+    """The largest difference over several images; and a word of caution if all of them are empty."""
+    if not any(len(fields["scores"]) for fields in expected):
+        print("nothing is detected, so nothing is compared: give another --image", flush=True)
+    return max(compare(*pair) for pair in zip(found, expected, strict=True))
+
+
 def compare(found: Detections, expected: Detections) -> float:
     """Print how many detections are the same, and return their largest difference.
 

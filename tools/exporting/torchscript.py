@@ -10,7 +10,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from .detections import clipped, compare, detect
+from .detections import clipped, compare_all, detect
 from .files import refused, write_checked
 
 # Scripting has to know the type of every field that a model gives its Instances.
@@ -49,7 +49,7 @@ def export_script(model: nn.Module, images: tuple[Tensor, ...], output: Path) ->
         found = torch.jit.load(path)(inputs)
         if not is_rcnn:
             found = [clipped(*pair) for pair in zip(found, images, strict=True)]
-        return max(compare(*pair) for pair in zip(found, detect(model, inputs), strict=True))
+        return compare_all(found, detect(model, inputs))
 
     write_checked(output, export, check)
 
@@ -76,8 +76,7 @@ def export_trace(model: nn.Module, images: tuple[Tensor, ...], output: Path) -> 
         print("checking it on two images of two sizes", flush=True)
         traced, names = torch.jit.load(path), adapter.outputs_schema.keys
         found = [dict(zip(names, traced(image), strict=True)) for image in images]
-        expected = [detect(model, [{"image": image}])[0] for image in images]
-        return max(compare(*pair) for pair in zip(found, expected, strict=True))
+        return compare_all(found, [detect(model, [{"image": image}])[0] for image in images])
 
     write_checked(output, export, check)
 
