@@ -10,6 +10,7 @@ fused attention leaves them last.
 Each is computed in one of several ways, all of them exact; `cost` says which for what sizes. Sums are in
 float32 or better, whatever the inputs. A scripted, traced or compiled graph is for all sizes: it has the
 way whose memory grows with N + M (on CPUs not for "gaussian", as PyTorch's kernel wants d = D there).
+ONNX has neither fused attention nor searchsorted: its graphs hold the matrix, but for the dot product.
 """
 
 import torch
