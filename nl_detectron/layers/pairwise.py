@@ -10,6 +10,7 @@ fused attention leaves them last.
 Each is computed in one of several ways, all of them exact; `cost` says which for what sizes. Sums are in
 float32 or better, whatever the inputs. A scripted, traced or compiled graph is for all sizes: it has the
 way whose memory grows with N + M (on CPUs not for "gaussian", as PyTorch's kernel wants d = D there).
+ONNX has neither fused attention nor searchsorted: its graphs hold the matrix, but for the dot product.
 """
 
 import torch
@@ -53,9 +54,11 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     batch = theta.shape[0]  # bmm, as matmul would copy theta and phi
     a = torch.bmm(w_theta.expand(batch, 1, -1), theta).squeeze(1)  # (B, N)
     b = torch.bmm(w_phi.expand(batch, 1, -1), phi).squeeze(1)  # (B, M)
-    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
+    if not torch.jit.is_scripting():
         if not _is_for_all_sizes():
             return _concatenation(a, b, g, _sizes(theta, phi, g))
+        if torch.onnx.is_in_onnx_export():  # which has no searchsorted
+            return weighted_sum((a.unsqueeze(1) + b.unsqueeze(2)).relu(), g)
     return active_sums(sort_active(a, b), g)[1].to(g.dtype)
 
 

@@ -250,6 +250,18 @@ def test_scripting_and_tracing(pairwise: str) -> None:
         torch.testing.assert_close(torch.jit.trace(block, x)(other), block(other), rtol=1e-5, atol=1e-5)
 
 
+def test_concatenation_for_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX has no searchsorted: its graph has the matrix instead."""
+    block = randomize(NonLocalBlock(8, pairwise="concatenation")).eval()
+    x, other = torch.randn(1, 8, 5, 6), torch.randn(2, 8, 7, 4)
+    with torch.no_grad():
+        assert "aten::searchsorted" in str(torch.jit.trace(block, x).inlined_graph)
+        monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+        traced = torch.jit.trace(block, x)
+        assert "aten::searchsorted" not in str(traced.inlined_graph)
+        torch.testing.assert_close(traced(other), block(other), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_compiling(pairwise: str) -> None:
     """As one graph for all sizes."""

@@ -1,0 +1,125 @@
+"""The model of a config, in evaluation mode on the CPU, and the images that an export is checked on."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import detection_utils
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import build_model
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import Tensor, nn
+
+from nl_detectron import get_cfg, model_zoo
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.layers import NonLocalBlock
+from nl_detectron.modeling import non_local_blocks
+
+NOISE = (480, 640, 3)
+
+
+def load_config(config_file: str, options: list[str]) -> CfgNode:
+    """The config of a file, or of a shipped config's name, with `options` as KEY VALUE pairs, on the CPU.
+
+    Raises:
+        UserError: naming what is wrong with it, and the remedy.
+    """
+    if not Path(config_file).is_file():
+        try:
+            config_file = model_zoo.get_config_file(config_file.removeprefix("configs/"))
+        except RuntimeError:
+            rule = "a file or a config of nl_detectron"
+            message = f"--config-file must be {rule}; got {config_file!r}. The configs are in configs/."
+            raise UserError(message) from None
+    cfg = get_cfg()
+    with reported_as_user_errors(config_file):
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(options)
+    check_placement_is_used(cfg, options[::2])
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def load_model(cfg: CfgNode) -> nn.Module:
+    """The model with MODEL.WEIGHTS, for inference; without them a trial of the export, which it says.
+
+    The trial has a score threshold of 0, as a model of random weights is sure of nothing.
+    """
+    cfg = cfg.clone()
+    if not cfg.MODEL.WEIGHTS:
+        print("MODEL.WEIGHTS is empty: random weights, all detections kept; a trial of the export only")
+        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    if cfg.MODEL.WEIGHTS:
+        with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
+            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    else:
+        _enliven(model)
+    for name, block in non_local_blocks(model):
+        if is_identity(block):
+            print(f"{name} is the identity, as before training: the check sees no more of it")
+    return model.requires_grad_(False)
+
+
+def is_identity(block: NonLocalBlock) -> bool:
+    """Whether z = x, as in a new block."""
+    scale = getattr(block.out.norm, "weight", block.out.weight)
+    return not (scale.any() and block.out.weight.any())
+
+
+def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
+    """An image of the size that the config tests at, and it in another size and shape.
+
+    Args:
+        path: of the image; None for noise.
+
+    Returns:
+        Two (3, H, W) of float32 from 0 to 255, their channels in the order of INPUT.FORMAT.
+    """
+    if path is None:
+        print("no --image: checked on noise, in which a trained model may find nothing")
+        pixels = torch.randint(0, 256, NOISE, generator=torch.Generator().manual_seed(0)).byte().numpy()
+    else:
+        with reported_as_user_errors(f"--image {str(path)!r} cannot be read"):
+            pixels = detection_utils.read_image(str(path), format=cfg.INPUT.FORMAT)
+    resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    pixels = resize.get_transform(pixels).apply_image(pixels)
+    image = torch.tensor(pixels.transpose(2, 0, 1).copy()).float()
+    height, width = image.shape[1:]
+    other = F.interpolate(image[None], (height * 3 // 4, width // 2), mode="bilinear")[0]
+    return image, other
+
+
+def _enliven(model: nn.Module) -> None:
+    """Make random weights worth checking: features of a trained network's size, blocks that do something.
+
+    Frozen norms of no statistics would let features grow without end, to where rounding decides a softmax.
+    """
+    for resnet in (module for module in model.modules() if isinstance(module, ResNet)):
+        resnet.stem.conv1.weight.data.mul_(min(1.0, model.pixel_std.mean().item() / 58))
+        for name, tensor in resnet.state_dict().items():
+            if name.endswith("conv3.norm.weight"):
+                tensor.fill_(0.2)
+    hooks = [block.register_forward_hook(_rescale) for _, block in non_local_blocks(model)]
+    for _, block in non_local_blocks(model):
+        block.out.weight.data.normal_()
+        scale = getattr(block.out.norm, "weight", None)
+        if scale is not None:
+            scale.data.fill_(1.0)
+    with torch.no_grad():
+        model([{"image": 255 * torch.rand(3, 256, 320)}])
+    for hook in hooks:
+        hook.remove()
+
+
+def _rescale(block: NonLocalBlock, inputs: tuple[Tensor], z: Tensor) -> Tensor:
+    """Set the scale of what a block adds to half of x, whatever its pairwise function."""
+    (x,) = inputs
+    factor = 0.5 * x.std() / (z - x).std()
+    last = block.out if block.out.norm is None else block.out.norm
+    last.weight.data.mul_(factor)
+    return x + factor * (z - x)
