@@ -8,50 +8,56 @@ Each file is loaded again and compared with eager PyTorch, at other sizes too, b
         MODEL.WEIGHTS model_final.pth
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from exporting import onnx_graphs, torchscript
-from exporting.models import load_config, load_model, sample_images
+from exporting.models import load_model, sample_images
 
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
 
 FORMATS = ("torchscript-script", "torchscript-trace", "onnx-block", "onnx-backbone")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="CONFIG", help="path, or name below configs/")
+    parser = tool_parser(__doc__)
     parser.add_argument("--format", required=True, help=", ".join(FORMATS))
     parser.add_argument("--output", type=Path, required=True, help="file; for onnx-block a folder")
     parser.add_argument("--image", type=Path, help="what TorchScript is checked on; noise by default")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes of the config")
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
+    )
     args = parser.parse_args()
     with one_line_errors(), torch.no_grad():
         check_format(args.format)
-        cfg = load_config(args.config_file, args.opts)
+        cfg, given = read_config(args)
+        check_placement_is_used(cfg, given)
+        cfg.MODEL.DEVICE = "cpu"
         check_model(cfg, args.format)
         check_output(args.output, args.format)
-        run(cfg, args.format, args.output, args.image)
+        run(cfg, args.format, args.output, args.image, args.allow_mismatch)
 
 
-def run(cfg: CfgNode, kind: str, output: Path, image: Path | None = None) -> None:
+def run(
+    cfg: CfgNode, kind: str, output: Path, image: Path | None = None, allow_mismatch: bool = False
+) -> None:
     """Build the model of a config and export it.
 
     Args:
         kind: one of FORMATS.
         output: a file; for onnx-block a folder.
+        image: what TorchScript is checked on; None for noise.
+        allow_mismatch: as `load_model` takes it.
 
     Raises:
         UserError: if this cannot be exported, or the file does not do what the model does.
     """
     if kind.startswith("onnx"):
         onnx_graphs.check_packages()
-        model = load_model(cfg)
+        model = load_model(cfg, allow_mismatch)
         if kind == "onnx-block":
             onnx_graphs.export_blocks(model, output)
         else:
@@ -59,7 +65,7 @@ def run(cfg: CfgNode, kind: str, output: Path, image: Path | None = None) -> Non
         return
     images = sample_images(cfg, image)
     export = torchscript.export_script if kind == "torchscript-script" else torchscript.export_trace
-    export(load_model(cfg), images, output)
+    export(load_model(cfg, allow_mismatch), images, output)
 
 
 def check_format(kind: str) -> None:

@@ -20,7 +20,7 @@ from exporting.detections import Detections, compare, compare_all, detect
 from exporting.files import refused, write_checked
 from torch import Tensor
 
-from nl_detectron import NonLocalBlock, model_zoo
+from nl_detectron import NonLocalBlock
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import non_local_blocks
 
@@ -183,26 +183,31 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, photo: np.ndarray, tm
             models.sample_images(mask_cfg, tmp_path / name)
 
 
-def test_config_by_name_and_by_path() -> None:
-    by_name = models.load_config(f"configs/{MASK}", ["MODEL.NON_LOCAL.PAIRWISE", "gaussian"])
-    by_path = models.load_config(model_zoo.get_config_file(MASK), ["MODEL.NON_LOCAL.PAIRWISE", "gaussian"])
-    assert by_name == by_path
-    assert by_name.MODEL.NON_LOCAL.PAIRWISE == "gaussian"
-    assert by_name.MODEL.DEVICE == "cpu"
-
-
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
         ("nope.yaml", "", "--config-file must be a file or a config of nl_detectron; got 'nope.yaml'"),
         (MASK, "MODEL.NOPE 1", "Non-existent key: MODEL.NOPE"),
-        (MASK, "MODEL.NON_LOCAL.RES4", "odd length"),
         (MASK, "MODEL.BACKBONE.NAME build_resnet_fpn_backbone MODEL.NON_LOCAL.RES4 [0]", "RES4 must be left"),
     ],
 )
-def test_bad_configs(config: str, options: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        models.load_config(config, options.split())
+def test_bad_configs(
+    config: str, options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["export.py", "--config-file", config, "--format", "onnx-block", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, *options.split()])
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        export.main()
+
+
+def test_weights_of_another_model(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    state = build_model(mask_cfg).state_dict()
+    del state["backbone.fpn_lateral2.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    mask_cfg.MODEL.WEIGHTS = str(tmp_path / "part.pth")
+    with pytest.raises(UserError, match="MODEL.WEIGHTS must hold all of this model.*--allow-mismatch"):
+        models.load_model(mask_cfg)
+    models.load_model(mask_cfg, allow_mismatch=True)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils
 from detectron2.data.transforms import ResizeShortestEdge
@@ -12,41 +11,24 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import Tensor, nn
 
-from nl_detectron import get_cfg, model_zoo
-from nl_detectron.config import check_placement_is_used
-from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
 
 NOISE = (480, 640, 3)
 
 
-def load_config(config_file: str, options: list[str]) -> CfgNode:
-    """The config of a file, or of a shipped config's name, with `options` as KEY VALUE pairs, on the CPU.
-
-    Raises:
-        UserError: naming what is wrong with it, and the remedy.
-    """
-    if not Path(config_file).is_file():
-        try:
-            config_file = model_zoo.get_config_file(config_file.removeprefix("configs/"))
-        except RuntimeError:
-            rule = "a file or a config of nl_detectron"
-            message = f"--config-file must be {rule}; got {config_file!r}. The configs are in configs/."
-            raise UserError(message) from None
-    cfg = get_cfg()
-    with reported_as_user_errors(config_file):
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(options)
-    check_placement_is_used(cfg, options[::2])
-    cfg.MODEL.DEVICE = "cpu"
-    return cfg
-
-
-def load_model(cfg: CfgNode) -> nn.Module:
+def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
     """The model with MODEL.WEIGHTS, for inference; without them a trial of the export, which it says.
 
     The trial has a score threshold of 0, as a model of random weights is sure of nothing.
+
+    Args:
+        allow_mismatch: export a model that the checkpoint does not hold all of.
+
+    Raises:
+        UserError: if the checkpoint cannot be loaded, or not without `allow_mismatch`.
     """
     cfg = cfg.clone()
     if not cfg.MODEL.WEIGHTS:
@@ -55,8 +37,12 @@ def load_model(cfg: CfgNode) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     if cfg.MODEL.WEIGHTS:
+        checkpointer = Checkpointer(model)
         with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
-            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+            checkpointer.load(cfg.MODEL.WEIGHTS)
+        print(checkpointer.report)
+        if not allow_mismatch:
+            checkpointer.report.check_whole()
     else:
         _enliven(model)
     for name, block in non_local_blocks(model):
