@@ -80,7 +80,7 @@ def train_yaml(name: str, folder: Path, overrides: list[object]) -> tuple[nn.Mod
     """As Detectron2's tools/train_net.py does."""
     cfg = model_zoo.get_config(f"{name}.yaml")
     cfg.merge_from_list([*overrides, "OUTPUT_DIR", str(folder)])
-    seed_all_rng(1)
+    seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.train()
     return trainer.model, trainer.test(cfg, trainer.model)
@@ -90,7 +90,7 @@ def train_lazy(name: str, changes: dict[str, object]) -> tuple[nn.Module, Mappin
     """As Detectron2's tools/lazyconfig_train_net.py does."""
     cfg: DictConfig = model_zoo.get_config(f"{name}.py")
     cfg = LazyConfig.apply_overrides(cfg, [f"{key}={value}" for key, value in changes.items()])
-    seed_all_rng(1)
+    seed_all_rng(cfg.train.seed)
     model = instantiate(cfg.model).train()
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
@@ -105,7 +105,7 @@ YAML = (
     "MODEL.DEVICE cpu MODEL.WEIGHTS '' MODEL.RESNETS.NORM BN INPUT.MIN_SIZE_TRAIN (64,) "
     "INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 "
     "SOLVER.BASE_LR 0.01 SOLVER.WARMUP_ITERS 1 SOLVER.STEPS () "
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 32 TEST.DETECTIONS_PER_IMAGE 5"
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 32 TEST.DETECTIONS_PER_IMAGE 5 SEED 1"
 ).split()
 LAZY = {
     "model.backbone.bottom_up.stages.norm": "BN",
@@ -118,6 +118,7 @@ LAZY = {
     "dataloader.train.num_workers": 0,
     "dataloader.test.num_workers": 0,
     "train.max_iter": 2,
+    "train.seed": 1,
     "optimizer.lr": 0.01,
     "lr_multiplier.warmup_length": 0.5,  # of the two steps
 }
