@@ -11,8 +11,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from nl_detectron.checkpoint import Checkpointer, LoadReport
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.config import baseline_of
+from nl_detectron.load_report import LoadReport
 
 BLOCK = "backbone.bottom_up.res4.non_local_1"
 
@@ -91,6 +92,35 @@ def test_blocks_of_another_place_are_unexpected(mask_cfg: CfgNode, tmp_path: Pat
     assert all(name.startswith(BLOCK) for name in report.unexpected)
     with pytest.raises(ValueError, match="11 tensors are unexpected"):
         report.check_whole()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "PAIRWISE",
+            "dot_product",
+            "pairwise 'embedded_gaussian' in the checkpoint, and 'dot_product' in this",
+        ),
+        ("SUBSAMPLE", "none", "subsample 'input' in the checkpoint, and 'none' in this model"),
+        ("SCALE", False, "scale True in the checkpoint, and False in this model"),
+    ],
+)
+def test_another_variant_of_the_block_is_wrong(
+    key: str, value: object, message: str, mask_cfg: CfgNode, tmp_path: Path
+) -> None:
+    """Its tensors have the same names and shapes."""
+    Checkpointer(build_model(mask_cfg), str(tmp_path)).save("trained")
+    same = Checkpointer(build_model(mask_cfg))
+    same.load(str(tmp_path / "trained.pth"))
+    assert same.report.fits
+    mask_cfg.MODEL.NON_LOCAL[key] = value
+    other = Checkpointer(build_model(mask_cfg))
+    other.load(str(tmp_path / "trained.pth"))
+    assert not other.report.fits
+    assert f"WRONG, trained as another variant: {BLOCK} has {message}" in str(other.report)
+    with pytest.raises(ValueError, match=f"{BLOCK} has {key.lower()}"):
+        other.report.check_whole()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])

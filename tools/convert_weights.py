@@ -23,6 +23,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock, get_cfg
+from nl_detectron.checkpoint import VARIANTS
 from nl_detectron.errors import ArgumentError, UserError, one_line_errors, reported_as_user_errors
 from nl_detectron.weights import (
     LAYOUTS,
@@ -51,6 +52,7 @@ def import_blocks(args: argparse.Namespace) -> None:
         with reported_of_block(theirs):
             block = import_block(tensors_of_block(source, theirs, spec), args.layout, **options)
         result["model"] |= {f"{ours}.{name}": tensor for name, tensor in block.state_dict().items()}
+        result.setdefault(VARIANTS, {})[ours] = block.variant()
         print(f"{theirs} -> {ours}: {describe(block)}")
     write_checkpoint(args.output, result)
 

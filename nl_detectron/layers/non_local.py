@@ -161,9 +161,13 @@ class NonLocalBlock(CNNBlockBase):
             rule = f"(batch, channels, and {self.dim} sizes)"
             raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
 
+    def variant(self) -> dict[str, str | bool]:
+        """The options that decide what it computes, and that its tensors do not show."""
+        options = {"pairwise": self.pairwise, "subsample": self.subsample}
+        return {**options, "scale": self.scale} if "gaussian" in self.pairwise else options
+
     def extra_repr(self) -> str:
-        text = f"{self.pairwise}, subsample={self.subsample!r}"
-        return f"{text}, scale={self.scale}" if "gaussian" in self.pairwise else text
+        return ", ".join(f"{name}={value!r}" for name, value in self.variant().items())
 
 
 def check_block_arguments(
