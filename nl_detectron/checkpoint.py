@@ -1,12 +1,14 @@
 """Loading weights with a report. Detectron2 loads whatever fits and warns of the rest."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from nl_detectron.load_report import LoadReport, Shape, make_report
 from nl_detectron.modeling import non_local_blocks
+from nl_detectron.weights import read_checkpoint
 
 VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by its name
 
@@ -35,6 +37,11 @@ class Checkpointer(DetectionCheckpointer):
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
         self._path = path
         return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str) -> dict[str, object]:
+        if filename.endswith(".pkl"):
+            read_checkpoint(Path(filename))  # refuses what could run code, as Detectron2's reading would
+        return super()._load_file(filename)
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:
         # Where names are matched by their ends, Detectron2 does not tell other shapes from other names.

@@ -184,6 +184,19 @@ def test_a_checkpoint_of_something_else(mask_cfg: CfgNode, tmp_path: Path) -> No
     assert not report.fits
 
 
+def test_a_pickle_that_would_run_code_is_refused(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": {"weight": Evil()}, "__author__": "x"}))
+    with pytest.raises(
+        ValueError, match=r"evil.pkl cannot be read .*it names pathlib\.\S+, which is neither"
+    ):
+        Checkpointer(build_model(mask_cfg)).load(str(tmp_path / "evil.pkl"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_it_is_logged_loudly_only_if_something_is_wrong(
     mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
