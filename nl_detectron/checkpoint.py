@@ -1,12 +1,12 @@
 """Loading weights with a report. Detectron2 loads whatever fits and warns of the rest."""
 
-from collections.abc import Mapping
+import pickle
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import nn
 
-from nl_detectron.load_report import LoadReport, Shape, make_report
+from nl_detectron.errors import UserError
+from nl_detectron.load_report import LoadReport, make_report
 from nl_detectron.modeling import non_local_blocks
 from nl_detectron.weights import read_checkpoint
 
@@ -41,40 +41,28 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, object]:
         if filename.endswith(".pkl"):
             read_checkpoint(Path(filename))  # refuses what could run code, as Detectron2's reading would
-        return super()._load_file(filename)
+        try:
+            return super()._load_file(filename)
+        except pickle.UnpicklingError:  # whose message recommends to run whatever is in it
+            raise UserError(
+                "it is not a checkpoint, or holds other things than tensors and numbers"
+            ) from None
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:
-        # Where names are matched by their ends, Detectron2 does not tell other shapes from other names.
         by_ends = checkpoint.get("matching_heuristics", False)
-        tensors = checkpoint["model"].items() if by_ends else ()
-        given = {name: tuple(tensor.shape) for name, tensor in tensors}
         incompatible = super()._load_model(checkpoint)
-        reshaped = list(incompatible.incorrect_shapes)
-        if by_ends:
-            reshaped += _reshaped(self.model, incompatible, given)
+        given = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        given |= {name: shape for name, shape, _ in incompatible.incorrect_shapes}
         variants = checkpoint.pop(VARIANTS, {})
-        self.report = make_report(self.model, self._path, incompatible, reshaped, variants)
+        self.report = make_report(self.model, self._path, given, variants, by_ends=by_ends)
         return incompatible
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict[str, object]) -> None:
+        super()._convert_ndarray_to_tensor(state_dict)
+        # What is loaded, under the names that Detectron2 gives it: fvcore does this last, before it strips
+        # prefixes in place. What it calls missing leaves out the statistics that FrozenBN fills in.
+        self._tensors = state_dict
 
     def _log_incompatible_keys(self, incompatible: object) -> None:
         log = self.logger.info if self.report.fits else self.logger.warning
         log("%s", self.report)
-
-
-def _reshaped(
-    model: nn.Module, incompatible: object, given: Mapping[str, Shape]
-) -> list[tuple[str, Shape, Shape]]:
-    """The missing tensors that the file has in another shape, () where Detectron2 has changed the name."""
-    ours = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    pairs = [
-        (key, name)
-        for key in incompatible.missing_keys
-        for name in incompatible.unexpected_keys
-        if _is_called(key, name)
-    ]
-    return [(key, given.get(name, ()), ours[key]) for key, name in pairs]
-
-
-def _is_called(key: str, name: str) -> bool:
-    """Whether a tensor of the model is called `name` in a file whose names are matched by their ends."""
-    return key == name or key.endswith(f".{name}")

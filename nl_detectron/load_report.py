@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import RetinaNet
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import nn
 
@@ -18,7 +20,7 @@ from nl_detectron.modeling import non_local_blocks
 Shape = tuple[int, ...]
 
 # What an ImageNet model has and a backbone has not: its classifier, and MSRA's stem a bias of zero.
-_CLASSIFIER = re.compile(r"(^|\.)((fc\d*|linear)\.(weight|bias)|stem\.conv1\.bias)$")
+_CLASSIFIER = re.compile(r"(stem\.)?(fc\d*|linear)\.(weight|bias)|stem\.conv1\.bias")
 _COUNTS = {  # a tensor whose size along a dimension is a count of the config: what is counted, and its key
     r"box_predictor(\.\d)?\.cls_score\.weight$": (0, "classes", "MODEL.ROI_HEADS.NUM_CLASSES"),
     r"^head\.cls_score\.weight$": (0, "classes", "MODEL.RETINANET.NUM_CLASSES"),
@@ -36,11 +38,12 @@ class LoadReport:
         loaded, total: how many tensors of the model are from it, of how many.
         new_blocks: each non-local block that the checkpoint has not, and its tensors.
         all_blocks: how many blocks the model has.
+        has_blocks: whether the checkpoint has a block, of this model or not.
+        statistics: those of FrozenBN that are 0 and 1, if the checkpoint, like Caffe2's, has none at all.
         heads: what lies outside the ResNet, if the checkpoint is that of a classifier and has a ResNet only.
         missing: all else that the model has and the checkpoint has not.
         unexpected: what the checkpoint has and the model has not, but for a classifier's own.
-        shapes: each tensor of another shape, with that of the checkpoint (() where Detectron2 has renamed it)
-            and that of the model.
+        shapes: each tensor of another shape, with that of the checkpoint and that of the model.
         counts: a sentence for each count of classes or keypoints that differs.
         variants: a sentence for each option of a block that differs from what it was trained with.
     """
@@ -50,6 +53,8 @@ class LoadReport:
     total: int
     new_blocks: Mapping[str, int]
     all_blocks: int
+    has_blocks: bool
+    statistics: tuple[str, ...]
     heads: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -70,9 +75,11 @@ class LoadReport:
         yield f"loaded: {self.loaded} of the model's {self.total} tensors"
         if self.new_blocks:
             yield "new, as expected: " + _listed([f"{k} ({n} tensors)" for k, n in self.new_blocks.items()])
-        if self.all_blocks and len(self.new_blocks) == self.all_blocks:
+        if self.all_blocks and not self.has_blocks:
             baseline = ", so this is its baseline" if self.fits and not self.heads else ""
             yield f"the checkpoint has no non-local tensor{baseline}"
+        if self.statistics:
+            yield f"{len(self.statistics)} statistics of FrozenBN are 0 and 1, as the checkpoint has none"
         if self.heads:
             yield f"new, as it has a ResNet only: {_by_module(self.heads)}"
         yield from self.counts
@@ -81,9 +88,7 @@ class LoadReport:
         if self.unexpected:
             yield f"WRONG, unexpected in the checkpoint, so not used: {_by_module(self.unexpected)}"
         if self.shapes:
-            differing = [
-                f"{key} {list(theirs) or 'another'} for {list(ours)}" for key, theirs, ours in self.shapes
-            ]
+            differing = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
             yield f"WRONG, of another shape, so new: {_listed(differing)}"
         if self.variants:
             yield f"WRONG, trained as another variant: {_listed(self.variants)}"
@@ -94,9 +99,12 @@ class LoadReport:
         Raises:
             UserError: naming what is wrong, and the flag that evaluates it all the same.
         """
-        if self.fits and not self.heads:
+        some_are_new = self.has_blocks and self.new_blocks
+        if self.fits and not self.heads and not some_are_new:
             return
         problems = [*self.counts, *self.variants]
+        if some_are_new:
+            problems.append(f"it has blocks, and not {_listed([*self.new_blocks])}")
         for what, keys in (
             ("missing", (*self.heads, *self.missing)),
             ("unexpected", self.unexpected),
@@ -113,40 +121,50 @@ class LoadReport:
 def make_report(
     model: nn.Module,
     path: str,
-    incompatible: object,
-    shapes: Sequence[tuple[str, Shape, Shape]],
+    given: Mapping[str, Shape],
     variants: Mapping[str, Mapping[str, object]],
+    *,
+    by_ends: bool = False,
 ) -> LoadReport:
-    """Sort what fvcore calls incompatible.
+    """Compare a model with what it was loaded from.
 
     Args:
-        shapes: the tensors of another shape.
+        given: the tensors of the checkpoint, under the names that Detectron2 gives them.
         variants: that of each block in the checkpoint, as far as it says so.
+        by_ends: whether names are matched by their ends, so that what does not fit keeps its short name.
     """
-    ours = {key for key in model.state_dict() if not _is_counter(key)}
-    differing = {key for key, _, _ in shapes}
-    missing = [key for key in incompatible.missing_keys if key in ours - differing]
-    loaded = ours - differing - set(missing)
-    blocks = {
-        name: {key for key in ours if key.startswith(f"{name}.")} for name, _ in non_local_blocks(model)
-    }
-    new_blocks = {name: len(keys) for name, keys in blocks.items() if keys <= set(missing)}
-    missing = [key for key in missing if not any(key in blocks[name] for name in new_blocks)]
-
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items() if not _is_counter(key)}
     constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
-    unexpected = [k for k in incompatible.unexpected_keys if k not in constants and not _is_counter(k)]
+    unexpected = [k for k in given if k not in ours and k not in constants and not _is_counter(k)]
+    missing = [key for key in ours if key not in given]
+    names = {key: key for key in ours if key in given}  # of the model's tensors in the checkpoint
+    if by_ends:
+        names |= {key: name for key in missing for name in unexpected if key.endswith(f".{name}")}
+    shapes = [(key, given[name], ours[key]) for key, name in names.items() if given[name] != ours[key]]
+    unexpected = [name for name in unexpected if name not in names.values()]
+    missing = [key for key in missing if key not in names]
+
+    blocks = {name: [k for k in ours if k.startswith(f"{name}.")] for name, _ in non_local_blocks(model)}
+    new_blocks = {name: len(keys) for name, keys in blocks.items() if set(keys) <= set(missing)}
+    missing = [key for key in missing if not key.startswith(tuple(f"{name}." for name in new_blocks))]
+    statistics: list[str] = []
+    if by_ends and not any("running_" in name for name in given):
+        statistics = [key for key in missing if _is_frozen_statistic(model, key)]
     heads: list[str] = []
-    if loaded and all(_is_of_resnet(model, key) for key in loaded):
-        heads = [key for key in missing if not _is_of_resnet(model, key)]
-        unexpected = [key for key in unexpected if not _CLASSIFIER.search(key)]
+    if names and all(_is_of_resnet(model, key) for key in names):
+        unexpected_heads = [name for name in unexpected if not _CLASSIFIER.fullmatch(name)]
+        if not unexpected_heads:
+            heads, unexpected = [key for key in missing if not _is_of_resnet(model, key)], []
     return LoadReport(
         path=path,
-        loaded=len(loaded),
+        loaded=len(names) - len(shapes),
         total=len(ours),
         new_blocks=new_blocks,
         all_blocks=len(blocks),
+        has_blocks=any(".non_local_" in f".{name}" for name in given),
+        statistics=tuple(statistics),
         heads=tuple(heads),
-        missing=tuple(key for key in missing if key not in heads),
+        missing=tuple(key for key in missing if key not in {*heads, *statistics}),
         unexpected=tuple(unexpected),
         shapes=tuple(shapes),
         counts=tuple(dict.fromkeys(_counts(model, shapes))),
@@ -167,21 +185,31 @@ def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
+def _is_frozen_statistic(model: nn.Module, key: str) -> bool:
+    module, _, name = key.rpartition(".")
+    return "running_" in name and isinstance(model.get_submodule(module), FrozenBatchNorm2d)
+
+
 def _is_of_resnet(model: nn.Module, key: str) -> bool:
     """Whether a tensor is of a ResNet, or of its last stage, which C4 models have in their heads."""
     resnets = [name for name, module in model.named_modules() if isinstance(module, ResNet)]
     return key.startswith(tuple(f"{name}." if name else "" for name in (*resnets, "roi_heads.res5")))
 
 
-def _counts(model: nn.Module, shapes: Iterable[tuple[str, Shape, Shape]]) -> Iterator[str]:
+def _counts(model: nn.Module, shapes: Sequence[tuple[str, Shape, Shape]]) -> Iterator[str]:
+    anchors = model.head.bbox_pred.out_channels // 4 if isinstance(model, RetinaNet) else 1
+    sizes = {key: theirs for key, theirs, _ in shapes}
     for key, theirs, ours in shapes:
         for pattern, (dimension, what, config_key) in _COUNTS.items():
-            if theirs and re.search(pattern, key):
-                count, expected = theirs[dimension], ours[dimension]
-                if "box_predictor" in key:  # which has the background too
-                    count, expected = count - 1, expected - 1
-                elif key.startswith("head."):  # of RetinaNet, which has a score an anchor
-                    count, expected = count * model.num_classes // expected, model.num_classes
+            if not re.search(pattern, key):
+                continue
+            count, expected = theirs[dimension], ours[dimension]
+            if "box_predictor" in key:  # which has the background too
+                count, expected = count - 1, expected - 1
+            elif key.startswith("head."):  # of RetinaNet, which has a score an anchor
+                count //= sizes.get("head.bbox_pred.weight", (4 * anchors,))[0] // 4
+                expected //= anchors
+            if count != expected:
                 yield f"the checkpoint has {count} {what}, and this model {expected} ({config_key})"
 
 

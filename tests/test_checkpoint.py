@@ -89,6 +89,7 @@ def test_blocks_of_another_place_are_unexpected(mask_cfg: CfgNode, tmp_path: Pat
     report = load(mask_cfg, tensors, tmp_path / "elsewhere.pth")
     assert list(report.new_blocks) == ["backbone.bottom_up.res4.non_local_0"]
     assert len(report.unexpected) == 11
+    assert "no non-local tensor" not in str(report)
     assert all(name.startswith(BLOCK) for name in report.unexpected)
     with pytest.raises(ValueError, match="11 tensors are unexpected"):
         report.check_whole()
@@ -123,6 +124,58 @@ def test_another_variant_of_the_block_is_wrong(
         other.report.check_whole()
 
 
+def test_a_block_that_has_lost_all_of_its_tensors_is_not_evaluated(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    """To train it, it is new; but a checkpoint with blocks should have all of them."""
+    mask_cfg.MODEL.NON_LOCAL.RES4 = [0, 1]
+    tensors = dict(build_model(mask_cfg).state_dict())
+    report = load(mask_cfg, {k: t for k, t in tensors.items() if BLOCK not in k}, tmp_path / "one.pth")
+    assert report.new_blocks == {BLOCK: 11}
+    assert report.fits
+    assert "no non-local tensor" not in str(report)
+    with pytest.raises(ValueError, match=f"it has blocks, and not {BLOCK}"):
+        report.check_whole()
+
+
+def test_statistics_that_frozen_norms_make_up_are_missing(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    """Detectron2's FrozenBN takes 0 and 1 for what a file has not, and calls nothing missing."""
+    mask_cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    tensors = dict(build_model(baseline_of(mask_cfg)).state_dict())
+    lost = {name: tensor for name, tensor in tensors.items() if "running_" not in name}
+    report = load(mask_cfg, lost, tmp_path / "lost.pth")
+    assert len(report.missing) == len(tensors) - len(lost) > 0
+    assert report.loaded == len(lost)
+    report = load(mask_cfg, {}, tmp_path / "empty.pth")
+    assert (report.loaded, report.heads, report.fits) == (0, (), False)
+
+
+def test_caffe2_has_no_statistics(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    mask_cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    resnet = build_model(baseline_of(mask_cfg)).backbone.bottom_up.state_dict()
+    folded = {name: tensor for name, tensor in resnet.items() if "running_" not in name}
+    report = load(mask_cfg, folded, tmp_path / "R-18.pkl")
+    assert report.fits
+    assert len(report.statistics) == len(resnet) - len(folded)
+    assert "statistics of FrozenBN are 0 and 1, as the checkpoint has none" in str(report)
+
+
+def test_a_new_block_with_a_frozen_norm(
+    mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
+) -> None:
+    mask_cfg.MODEL.NON_LOCAL.NORM = "FrozenBN"
+    report = load(mask_cfg, baseline, tmp_path / "baseline.pth")
+    assert report.new_blocks == {BLOCK: 11}
+    report.check_whole()
+
+
+def test_the_same_classes_in_another_width(
+    mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
+) -> None:
+    mask_cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 128
+    report = load(mask_cfg, baseline, tmp_path / "wide.pth")
+    assert report.counts == ()
+    assert "roi_heads.box_predictor.cls_score.weight" in [name for name, _, _ in report.shapes]
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_another_number_of_classes_has_its_own_line(
     suffix: str, mask_cfg: CfgNode, baseline: dict[str, Tensor], tmp_path: Path
@@ -154,7 +207,12 @@ def test_another_number_of_classes_of_retinanet(mask_cfg: CfgNode, tmp_path: Pat
     tensors = dict(build_model(cfg).state_dict())
     cfg.MODEL.RETINANET.NUM_CLASSES = 3
     report = load(cfg, tensors, tmp_path / "retinanet.pth")
-    assert "the checkpoint has 80 classes, and this model 3 (MODEL.RETINANET.NUM_CLASSES)" in report.counts
+    assert report.counts == ("the checkpoint has 80 classes, and this model 3 (MODEL.RETINANET.NUM_CLASSES)",)
+    cfg.MODEL.RETINANET.NUM_CLASSES = 80
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0]]
+    report = load(cfg, tensors, tmp_path / "retinanet.pth")
+    assert report.counts == ()
+    assert "head.cls_score.weight" in [name for name, _, _ in report.shapes]
 
 
 def test_a_classifier_is_right_to_train_from_and_wrong_to_evaluate(

@@ -38,9 +38,12 @@ def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[nn.Module, nn.Module
     """
     model, report = _load(cfg)
     print(report)
+    if not hasattr(model, "preprocess_image") or not hasattr(model, "backbone"):
+        rule = "an architecture that detects, as GeneralizedRCNN, RetinaNet and PanopticFPN"
+        raise UserError(f"MODEL.META_ARCHITECTURE must be {rule}; got {cfg.MODEL.META_ARCHITECTURE!r}.")
     if not report.all_blocks:
         raise UserError("--config-file must place non-local blocks; this one places none.")
-    if len(report.new_blocks) < report.all_blocks:
+    if report.has_blocks:
         raise UserError(f"MODEL.WEIGHTS must be of a baseline; got {cfg.MODEL.WEIGHTS!r}, which has blocks.")
     baseline, report = _load(baseline_of(cfg))
     if not allow_mismatch:
@@ -103,6 +106,8 @@ def _images(cfg: CfgNode, files: list[Path], count: int) -> list[dict[str, objec
     check_dataset(cfg, "DATASETS.TEST", name)
     keep = ("file_name", "height", "width", "image_id")
     images = read_dataset("DATASETS.TEST", name)[:count]
+    if not images:
+        raise UserError(f"DATASETS.TEST must have images to compare; {name!r} has none.")
     return [{key: image[key] for key in keep if key in image} for image in images]
 
 
@@ -143,7 +148,7 @@ def verdict(rows: list[dict[str, str]]) -> int:
     if differing:
         print(f"NOT identical: {', '.join(differing)}.")
     elif not detections and any(row["detections"] != "-" for row in rows):
-        print("NOT shown: there is no detection to compare. Lower MODEL.ROI_HEADS.SCORE_THRESH_TEST.")
+        print("NOT shown: there is no detection to compare. Lower the model's SCORE_THRESH_TEST.")
     else:
         print(f"Identical, bit for bit: {len(rows)} images, {detections} detections.")
         return 0

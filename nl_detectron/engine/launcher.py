@@ -72,11 +72,11 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
     Raises:
         UserError: if the checkpoint cannot be loaded, or not without `allow_mismatch`.
     """
-    if not (cfg.MODEL.WEIGHTS or resume):
-        logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")
     model = Trainer.build_model(cfg)
     report_forecast(cfg, model, training=False)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")
     with reported_as_user_errors(_loading(cfg, resume)):
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     if checkpointer.report and not allow_mismatch:
