@@ -8,7 +8,10 @@ What it has not is inferred, with a notice.
 import argparse
 import json
 import logging
+import math
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,13 +20,24 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from pycocotools.cocoeval import Params
 
-from nl_detectron.errors import UserError
+from nl_detectron.errors import UserError, reported_as_user_errors
 
 logger = logging.getLogger(__name__)
 
 Category = Annotation = Mapping[str, object]
 
-_REQUIRED = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")  # by Detectron2 or COCO's evaluation
+_FIELDS = {  # what Detectron2 or COCO's evaluation reads
+    "images": {"id": int, "file_name": str},
+    "categories": {"id": int, "name": str},
+    "annotations": {
+        "id": int,
+        "image_id": int,
+        "category_id": int,
+        "bbox": list,
+        "area": (int, float),
+        "iscrowd": int,
+    },
+}
 _SIDES = (  # how the left one of a pair is called, and what stands for it in the right one
     (r"left", "right"),
     (r"Left", "Right"),
@@ -60,13 +74,15 @@ def register_coco(name: str, json_file: str, image_dir: str) -> None:
         UserError: for a name that is taken, a file that is not there, or one that is not in COCO's format.
     """
     if name in DatasetCatalog.list():
-        metadata = MetadataCatalog.get(name)
-        if (metadata.get("json_file"), metadata.get("image_root")) == (json_file, image_dir):
+        taken = MetadataCatalog.get(name)
+        paths = [taken.get("json_file", ""), taken.get("image_root", "")]
+        if list(map(os.path.realpath, paths)) == list(map(os.path.realpath, (json_file, image_dir))):
             return
         raise UserError(f"--register-coco must give a new name; got {name!r}, which is another data set.")
     try:
-        metadata = _metadata(name, json_file, image_dir)
-    except UserError as error:
+        with reported_as_user_errors(f"{json_file} is not in COCO's format"):
+            metadata = _metadata(name, json_file, image_dir)
+    except (UserError, OSError) as error:
         raise UserError(f"--register-coco {name}: {error}") from None
     register_coco_instances(name, metadata, json_file, image_dir)
 
@@ -76,8 +92,9 @@ def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
         raise UserError(f"IMAGE_DIR must be a folder; got {image_dir!r}.")
     categories, annotations = _read(json_file)
     metadata = {"thing_classes": [str(category["name"]) for category in categories]}
+    _check_unique("categories", "name", metadata["thing_classes"])
     with_keypoints = [category for category in categories if category.get("keypoints")]
-    if with_keypoints or any("keypoints" in annotation for annotation in annotations):
+    if with_keypoints or any(annotation.get("keypoints") for annotation in annotations):
         metadata |= _keypoints(name, with_keypoints, annotations)
     return metadata
 
@@ -85,23 +102,32 @@ def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
 def _read(json_file: str) -> tuple[list[Category], list[Annotation]]:
     """The categories in the order of their ids, as Detectron2 counts them, and the annotations."""
     try:
-        content = json.loads(Path(json_file).read_bytes())
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(json_file).read_text())
+    except ValueError as error:
         raise UserError(f"JSON must be a JSON file; got {json_file!r}: {error}") from None
-    lists = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": _REQUIRED}
-    for key, required in lists.items():
+    for key, fields in _FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise UserError(f"JSON must have a list of {key}, as COCO has; {json_file} has none.")
         for entry in entries:
-            if absent := [field for field in required if field not in entry]:
-                raise UserError(f"JSON must give each of its {key} {absent[0]!r}; {_short(entry)} has none.")
+            for field, kinds in fields.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(field), kinds):
+                    raise UserError(f"JSON must give each of its {key} {field!r}; not so {_short(entry)}.")
+        _check_unique(key, "id", [entry["id"] for entry in entries])
     categories, annotations = content["categories"], content["annotations"]
     unknown = {a["category_id"] for a in annotations} - {category["id"] for category in categories}
     if unknown or not categories:
         ids = ", ".join(map(str, sorted(unknown))) or "any"
         raise UserError(f"JSON must have the categories of its annotations; it has none of id {ids}.")
     return sorted(categories, key=lambda category: category["id"]), annotations
+
+
+def _check_unique(key: str, field: str, values: Sequence[object]) -> None:
+    (twice, count), *_ = [*Counter(values).most_common(1), (None, 1)]
+    if count > 1:
+        raise UserError(
+            f"JSON must give each of its {key} another {field!r}; {twice!r} is there {count} times."
+        )
 
 
 def _short(entry: object) -> str:
@@ -115,13 +141,17 @@ def _keypoints(
     """The metadata that Detectron2 needs of keypoints, and the sigmas that its evaluator takes."""
     if len({tuple(category["keypoints"]) for category in categories}) > 1:
         raise UserError("all categories with keypoints must have the same ones, and have not.")
-    sizes = {len(a["keypoints"]) for a in annotations if "keypoints" in a}
+    with_them = [annotation for annotation in annotations if annotation.get("keypoints")]
+    sizes = {len(annotation["keypoints"]) for annotation in with_them}
     category = categories[0] if categories else {}
     names = list(category.get("keypoints") or _inferred_names(name, max(sizes) // 3))
+    if not all(isinstance(keypoint, str) for keypoint in names):
+        raise UserError(f"keypoints must be names; got {_short(names)}.")
+    _check_unique("keypoints", "name", names)
     if others := sizes - {3 * len(names)}:
         rule = f"3 numbers for each of the {len(names)} keypoints"
         raise UserError(f"annotations must have {rule}; some have {min(others)} numbers.")
-    if any("keypoints" in a and "num_keypoints" not in a for a in annotations):
+    if not all(isinstance(annotation.get("num_keypoints"), int) for annotation in with_them):
         raise UserError(
             "annotations with keypoints must have 'num_keypoints', which COCO's evaluation reads."
         )
@@ -130,8 +160,10 @@ def _keypoints(
     return {
         "keypoint_names": names,
         "keypoint_flip_map": _checked_pairs(names, pairs),
-        "keypoint_connection_rules": _rules(names, category.get("skeleton", ())),
+        "keypoint_connection_rules": _rules(names, category.get("skeleton") or ()),
         "keypoint_oks_sigmas": _sigmas(name, names, category.get("sigmas")),
+        # Detectron2 takes keypoints of all objects of a data set, or of none.
+        "objects_without_keypoints": len(annotations) - len(with_them),
     }
 
 
@@ -154,6 +186,9 @@ def _checked_pairs(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list
     for pair in pairs:
         if len(pair) != 2 or not set(pair) <= set(names):
             raise UserError(f"flip_pairs must be pairs of keypoint names; got {pair!r}.")
+    (twice, count), *_ = [*Counter(k for pair in pairs for k in pair).most_common(1), ("", 1)]
+    if count > 1:
+        raise UserError(f"flip_pairs must have each keypoint in one pair at most; {twice!r} is in {count}.")
     return [tuple(pair) for pair in pairs]
 
 
@@ -168,7 +203,7 @@ def _inferred_pairs(name: str, names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _sigmas(name: str, names: Sequence[str], sigmas: Sequence[float] | None) -> list[float]:
     if sigmas is not None:
-        if len(sigmas) != len(names) or min(sigmas) <= 0:
+        if len(sigmas) != len(names) or not all(0 < sigma < math.inf for sigma in sigmas):
             rule = f"a positive number for each of the {len(names)} keypoints"
             raise UserError(f"sigmas must be {rule}; got {sigmas!r}.")
         return list(sigmas)

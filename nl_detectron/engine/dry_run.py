@@ -54,6 +54,8 @@ class DryRun:
         yield "config", self._config
         for key, name in preflight.dataset_names(self.cfg, self.args):
             yield f"{key} {name}", lambda key=key, name=name: self._dataset(key, name)
+        if not self.args.eval_only:
+            yield "first batch", self._first_batch
         yield "model", self._model
         yield "weights", self._weights
         yield "memory", self._memory
@@ -66,22 +68,33 @@ class DryRun:
         preflight.check_config(self.cfg, self.args, self.given)
         preflight.check_processes(self.cfg, self.args)
         count = preflight.processes(self.args)
-        yield (
-            "ok",
-            f"{self.args.config_file}, on {self.cfg.MODEL.DEVICE}, in {count} process{'es' * (count > 1)}",
-        )
+        processes = f"{count} process{'es' * (count > 1)}"
+        yield "ok", f"{self.args.config_file}, on {self.cfg.MODEL.DEVICE}, in {processes}"
 
     def _dataset(self, key: str, name: str) -> Iterator[Line]:
         preflight.check_dataset(self.cfg, key, name)
+        preflight.check_names(self.cfg, self.args)
         images = preflight.read_dataset(key, name)
-        objects = sum(len(image.get("annotations", ())) for image in images)
-        if not images or (key == "DATASETS.TRAIN" and not objects):
-            raise UserError(f"must have images with objects; it has {len(images)} images, {objects} objects.")
         for image in (images[0], images[-1]):
             with reported_as_user_errors(f"{image['file_name']} cannot be decoded"):
                 check_image_size(image, read_image(image["file_name"], format=self.cfg.INPUT.FORMAT))
+        objects = sum(len(image.get("annotations", ())) for image in images)
         first, last = (Path(images[k]["file_name"]).name for k in (0, -1))
         yield "ok", f"{len(images)} images, {objects} objects; {first} and {last} decoded; counts match"
+
+    def _first_batch(self) -> Iterator[Line]:
+        """From the trainer's own loader, which leaves out images without objects to learn from."""
+        cfg = self._scaled.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0
+        with reported_as_user_errors("Detectron2 cannot load it"):
+            batch = next(iter(DefaultTrainer.build_train_loader(cfg)))
+        fields = {field for image in batch for field in image["instances"].get_fields()}
+        for key, field in (("MASK_ON", "gt_masks"), ("KEYPOINT_ON", "gt_keypoints")):
+            if self.cfg.MODEL[key] and field not in fields:
+                raise UserError(f"MODEL.{key} must be False for data without {field[3:]}; got True.")
+        height, width = batch[0]["image"].shape[1:]
+        yield "ok", f"{len(batch)} images; the first, resized, is {height} x {width}"
 
     @cached_property
     def model(self) -> nn.Module:
@@ -122,11 +135,20 @@ class DryRun:
     @property
     def _scaled(self) -> CfgNode:
         """The config as Detectron2's trainer scales it to the processes there are."""
+        if self.args.eval_only:
+            return self.cfg
         with reported_as_user_errors("SOLVER cannot be scaled"):
             return DefaultTrainer.auto_scale_workers(self.cfg, preflight.processes(self.args))
 
     def _learning_rate(self) -> Iterator[Line]:
         solver = self._scaled.SOLVER
+        if not (solver.BASE_LR > 0 and solver.MAX_ITER > 0 and solver.IMS_PER_BATCH > 0):
+            rule = "above zero, as SOLVER.MAX_ITER and SOLVER.IMS_PER_BATCH"
+            values = f"{solver.BASE_LR}, {solver.MAX_ITER} and {solver.IMS_PER_BATCH}"
+            raise UserError(f"SOLVER.BASE_LR must be {rule}; got {values}.")
+        with reported_as_user_errors("Detectron2 cannot set up this schedule"):
+            optimizer = DefaultTrainer.build_optimizer(self.cfg, self.model)
+            DefaultTrainer.build_lr_scheduler(self._scaled, optimizer)
         reference = REFERENCE_LR / (2 if self.cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else 1)
         linear = reference * solver.IMS_PER_BATCH / REFERENCE_IMAGES
         text = (
@@ -163,6 +185,7 @@ class DryRun:
 
 def _lines(check: Callable[[], Iterable[Line]]) -> Iterator[Line]:
     try:
-        yield from check()
+        with reported_as_user_errors("it stops with"):
+            yield from check()
     except (UserError, OSError) as error:
         yield "FAIL", str(error)

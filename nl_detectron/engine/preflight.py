@@ -11,21 +11,37 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from nl_detectron.config import check_placement_is_used
+from nl_detectron.config import check_placement_is_used, get_cfg
 from nl_detectron.errors import UserError, reported_as_user_errors
+
+COCO_KEYPOINTS = 17  # whose sigmas COCO's evaluation has of itself
 
 
 def check_types(cfg: CfgNode) -> None:
-    """Refuse None, which Detectron2's configs let pass as any type, where a string has to be."""
-    texts = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS, "MODEL.DEVICE": cfg.MODEL.DEVICE}
-    texts |= {"OUTPUT_DIR": cfg.OUTPUT_DIR}
-    for key, value in texts.items():
-        if not isinstance(value, str):
-            raise UserError(f"{key} must be a string; got {value!r}.")
+    """Refuse None, which Detectron2's configs let pass as any type, and a device that PyTorch has not."""
+    _refuse_none(cfg, get_cfg())
     for key in ("TRAIN", "TEST"):
         names = cfg.DATASETS[key]
         if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
             raise UserError(f"DATASETS.{key} must be a tuple of names; got {names!r}.")
+    sides = cfg.INPUT.MIN_SIZE_TRAIN
+    if not sides or not all(isinstance(side, int) for side in sides):
+        raise UserError(f"INPUT.MIN_SIZE_TRAIN must be a tuple of lengths in pixels; got {sides!r}.")
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError:
+        raise UserError(
+            f"MODEL.DEVICE must be a device like 'cuda' or 'cpu'; got {cfg.MODEL.DEVICE!r}."
+        ) from None
+
+
+def _refuse_none(node: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
+    for key, default in defaults.items():
+        if isinstance(default, CfgNode):
+            _refuse_none(node[key], default, f"{prefix}{key}.")
+        elif node[key] is None and default is not None:
+            kind = {"str": "string", "int": "number", "float": "number"}.get(type(default).__name__)
+            raise UserError(f"{prefix}{key} must be a {kind or type(default).__name__}; got None.")
 
 
 def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
@@ -42,6 +58,7 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
         check_dataset(cfg, key, name)
         if key == "DATASETS.TEST":
             read_dataset(key, name)  # or it would fail after all of the training
+    check_names(cfg, args)
     check_weights(cfg, args)
     check_processes(cfg, args)
 
@@ -58,6 +75,19 @@ def check_config(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = 
             "TEST.AUG.ENABLED must be False for this model; got True. "
             "Detectron2 has test-time augmentation for the boxes and masks of GeneralizedRCNN only."
         )
+
+
+def check_names(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Refuse data sets that count their classes or keypoints differently: AP would be of others."""
+    for attribute in ("thing_classes", "keypoint_names"):
+        named = [(name, MetadataCatalog.get(name).get(attribute)) for _, name in dataset_names(cfg, args)]
+        named = [(name, list(names)) for name, names in named if names is not None]
+        for name, names in named[1:]:
+            if names != named[0][1]:
+                raise UserError(
+                    f"DATASETS must have the same {attribute}, in the same order; {named[0][0]!r} has "
+                    f"{', '.join(named[0][1][:5])} ... and {name!r} {', '.join(names[:5])} ..."
+                )
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -77,6 +107,8 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
             "Several machines need one or more GPUs each."
         )
     images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference < 0:
+        raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE must be a number of GPUs, or 0; got {reference}.")
     parts = reference or processes(args)
     if not args.eval_only and (images < 1 or images % parts):
         what = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the processes"
@@ -113,13 +145,30 @@ def check_dataset(cfg: CfgNode, key: str, name: str) -> None:
                 f"{key} must name data sets that are there; {name!r} needs {path}, which does not exist. "
                 f"Set DETECTRON2_DATASETS ({root}) to the folder that holds it: see datasets/README.md."
             )
+    if key == "DATASETS.TEST":
+        check_metrics(name)
     _check_counts(cfg, key, name)
+    if cfg.MODEL.KEYPOINT_ON:
+        _check_keypoints(cfg, key, name)
+
+
+def check_metrics(name: str) -> None:
+    """Refuse a test set that is not to be evaluated as COCO is."""
+    kind = MetadataCatalog.get(name).get("evaluator_type", "coco")
+    if kind != "coco":
+        raise UserError(
+            f"DATASETS.TEST must have data sets with COCO's metrics; {name!r} has those of {kind!r}. "
+            "Evaluate it with Detectron2's own tools/train_net.py."
+        )
 
 
 def read_dataset(key: str, name: str) -> list[dict[str, object]]:
-    """The images of a data set, as Detectron2 reads them."""
+    """The images of a data set, as Detectron2 reads them; at least one."""
     with reported_as_user_errors(f"{key}: {name!r} cannot be read"):
-        return DatasetCatalog.get(name)
+        images = DatasetCatalog.get(name)
+    if not images:
+        raise UserError(f"{key} must name data sets with images; {name!r} has none.")
+    return images
 
 
 def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
@@ -139,9 +188,22 @@ def _check_counts(cfg: CfgNode, key: str, name: str) -> None:
                 f"{count_key} must be {len(names)}, as {name!r} of {key} has {attribute} "
                 f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}; got {count}."
             )
-    if cfg.MODEL.KEYPOINT_ON and key == "DATASETS.TRAIN" and not metadata.get("keypoint_names"):
+
+
+def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
+    metadata, count = MetadataCatalog.get(name), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if key == "DATASETS.TRAIN" and not metadata.get("keypoint_names"):
+        rule = "data sets with keypoints, as MODEL.KEYPOINT_ON is True"
+        raise UserError(f"{key} must name {rule}; {name!r} has none.")
+    if without := metadata.get("objects_without_keypoints", 0):
+        rule = "keypoints for every object, as Detectron2 wants them"
+        raise UserError(f"{key} must have {rule}; {name!r} has {without} objects without: leave them out.")
+    sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ())
+    is_evaluated = key == "DATASETS.TEST" and metadata.get("keypoint_names")
+    if is_evaluated and len(sigmas or range(COCO_KEYPOINTS)) != count:
         raise UserError(
-            f"{key} must name data sets with keypoints, as MODEL.KEYPOINT_ON is True; {name!r} has none."
+            f"TEST.KEYPOINT_OKS_SIGMAS must have a number for each of the {count} keypoints of {name!r}; "
+            f"got {list(sigmas)}."
         )
 
 

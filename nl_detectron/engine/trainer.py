@@ -14,10 +14,11 @@ from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.compat import complete_checkpoints
-from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
 from .forecast import report_forecast
+from .preflight import check_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +57,13 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: if the data set is not to be evaluated as COCO is.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        evaluator_type = metadata.get("evaluator_type", "coco")
-        if evaluator_type != "coco":
-            raise UserError(
-                f"DATASETS.TEST must have data sets with COCO's metrics; {dataset_name!r} has those of "
-                f"{evaluator_type!r}. Evaluate it with Detectron2's own tools/train_net.py."
-            )
+        check_metrics(dataset_name)
+        sigmas = MetadataCatalog.get(dataset_name).get("keypoint_oks_sigmas", ())
         return COCOEvaluator(
             dataset_name,
             tasks=evaluation_tasks(cfg, dataset_name),
             output_dir=output_folder or str(Path(cfg.OUTPUT_DIR) / "inference"),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ()),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS or sigmas,
         )
 
     @classmethod

@@ -126,13 +126,46 @@ def drop(field: str) -> dict[str, list[dict]]:
     return dataset
 
 
+def twice(key: str) -> dict[str, list[dict]]:
+    dataset = content()
+    dataset[key].append(dataset[key][0])
+    return dataset
+
+
+def changed(field: str, value: object) -> dict[str, list[dict]]:
+    dataset = content()
+    dataset["annotations"][1][field] = value
+    return dataset
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
         ([], "JSON must have a list of images"),
         ({"images": []}, "JSON must have a list of categories"),
         ({**content(), "categories": []}, "categories of its annotations; it has none of id 4, 9"),
-        ({**content(), "categories": [{"id": 4}]}, """each of its categories 'name'; {"id": 4} has none"""),
+        ({**content(), "categories": [{"id": 4}]}, """each of its categories 'name'; not so {"id": 4}"""),
+        ({**content(), "categories": [1]}, "each of its categories 'id'; not so 1"),
+        ({**content(), "images": None}, "JSON must have a list of images"),
+        (twice("categories"), "each of its categories another 'id'; 9 is there 2 times"),
+        (twice("images"), "each of its images another 'id'; 1 is there 2 times"),
+        (changed("area", "a"), "each of its annotations 'area'; not so"),
+        (changed("category_id", [1]), "each of its annotations 'category_id'"),
+        (changed("category_id", 77), "categories of its annotations; it has none of id 77"),
+        (changed("keypoints", 3), "is not in COCO's format: TypeError"),
+        (with_keypoints(keypoints=[1, 2, 3, 4]), "keypoints must be names"),
+        (with_keypoints(keypoints=["a", "a", "b", "c"]), "each of its keypoints another 'name'; 'a' is"),
+        (with_keypoints(keypoints=NAMES, flip_pairs=5), "is not in COCO's format: TypeError"),
+        (
+            with_keypoints(keypoints=NAMES, flip_pairs=[["tail", "beak"], ["tail", "left_wing"]]),
+            "each keypoint in one pair at most; 'tail' is in 2",
+        ),
+        (
+            with_keypoints(keypoints=["l_foot_l", "r_foot_l", "l_foot_r", "r_foot_r"]),
+            "each keypoint in one pair at most",
+        ),
+        (with_keypoints(keypoints=NAMES, sigmas=[0.1, 0.1, 0.1, float("nan")]), "sigmas must be a positive"),
+        (with_keypoints(keypoints=NAMES, sigmas=["a"] * 4), "is not in COCO's format: TypeError"),
         (drop("area"), "JSON must give each of its annotations 'area'"),
         (drop("iscrowd"), "JSON must give each of its annotations 'iscrowd'"),
         (with_keypoints(3, keypoints=NAMES), "3 numbers for each of the 4 keypoints; some have 9"),
@@ -154,10 +187,19 @@ def test_what_is_not_coco_is_refused(dataset: object, message: str, register: Re
     assert NAME not in DatasetCatalog.list()
 
 
+def test_what_exporters_write_is_accepted(register: Register) -> None:
+    """Null for no skeleton, and an empty list for an object without keypoints."""
+    dataset = with_keypoints(keypoints=NAMES, skeleton=None)
+    dataset["annotations"][0]["keypoints"] = []
+    metadata = register(dataset)
+    assert metadata.keypoint_connection_rules == []
+    assert metadata.objects_without_keypoints == 1
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="birds: IMAGE_DIR must be a folder; got 'nowhere'"):
         register_coco(NAME, "birds.json", "nowhere")
-    with pytest.raises(ValueError, match=r"birds: JSON must be a JSON file; got 'birds.json'.*No such file"):
+    with pytest.raises(ValueError, match=r"birds: .*No such file or directory: 'birds.json'"):
         register_coco(NAME, "birds.json", str(tmp_path))
     (tmp_path / "broken.json").write_text('{"images": [')
     with pytest.raises(ValueError, match=r"broken.json': Expecting value: line 1"):

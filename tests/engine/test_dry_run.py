@@ -1,16 +1,18 @@
 """train_net.py --dry-run and --auto-scale: a line a check, the exit code, and nothing left behind."""
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of
-from nl_detectron.data import register_shapes
+from nl_detectron.data import register_coco, register_shapes
 from nl_detectron.engine import main
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
@@ -87,6 +89,13 @@ def test_evaluation_checks_what_it_needs(dry_run: DryRun, tmp_path: Path) -> Non
         ("MODEL.NON_LOCAL.RES4 [9]", "model", "RES4 must be a list of integers from -2 to 2"),
         ("MODEL.WEIGHTS no.pth", "weights", "MODEL.WEIGHTS must be a file or a URL"),
         ("OUTPUT_DIR /proc/nowhere", "output", "OUTPUT_DIR must be a folder to write to"),
+        ("SOLVER.IMS_PER_BATCH 0", "config", "SOLVER.IMS_PER_BATCH must be a positive multiple of 1"),
+        ("SOLVER.IMS_PER_BATCH 0", "learning rate", "SOLVER.BASE_LR must be above zero, as"),
+        ("SOLVER.BASE_LR 0.0", "learning rate", "SOLVER.BASE_LR must be above zero"),
+        ("SOLVER.LR_SCHEDULER_NAME Foo", "learning rate", "cannot set up this schedule: ValueError"),
+        ("DATALOADER.SAMPLER_TRAIN Foo", "first batch", "Detectron2 cannot load it: ValueError"),
+        ("DATASETS.TEST ('voc_2007_test',)", "DATASETS.TEST voc_2007_test", "DATASETS.TEST must"),
+        ("SOLVER.REFERENCE_WORLD_SIZE -1", "config", "REFERENCE_WORLD_SIZE must be a number of GPUs, or 0"),
         ("SOLVER.REFERENCE_WORLD_SIZE 3", "config", "SOLVER.IMS_PER_BATCH must be a positive multiple of 3"),
     ],
 )
@@ -110,6 +119,74 @@ def test_what_is_warned_of(overrides: str, check: str, message: str, dry_run: Dr
     assert code == 0
     assert lines[check].startswith(f"warn  {check}: ")
     assert message in lines[check]
+
+
+def test_sigmas_of_other_keypoints(dry_run: DryRun) -> None:
+    code, lines = dry_run("TEST.KEYPOINT_OKS_SIGMAS", "[0.1, 0.2]", config=KEYPOINT)
+    assert code == 1
+    message = "TEST.KEYPOINT_OKS_SIGMAS must have a number for each of the 17 keypoints"
+    assert message in lines["DATASETS.TEST keypoints_shapes_val"]
+
+
+@pytest.fixture
+def register(shapes_root: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Register a data set made of another one: its name, for its kind, changed content and options."""
+    names = []
+
+    def register_changed(kind: str, change: Callable[[dict], None]) -> str:
+        source = shapes_root / "shapes"
+        dataset = json.loads((source / "annotations" / f"{kind}_val.json").read_text())
+        change(dataset)
+        (tmp_path / "changed.json").write_text(json.dumps(dataset))
+        register_coco("changed", str(tmp_path / "changed.json"), str(source / "val"))
+        names.append("changed")
+        return "('changed',)"
+
+    yield register_changed
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_classes_in_another_order(register: Callable[..., str], dry_run: DryRun) -> None:
+    """AP would be that of other classes."""
+
+    def swap(dataset: dict) -> None:
+        first, second = dataset["categories"][:2]
+        first["name"], second["name"] = second["name"], first["name"]
+
+    code, lines = dry_run("DATASETS.TEST", register("instances", swap))
+    assert code == 1
+    assert "DATASETS must have the same thing_classes, in the same order" in lines["DATASETS.TEST changed"]
+
+
+def test_objects_without_keypoints_among_others(register: Callable[..., str], dry_run: DryRun) -> None:
+    def drop(dataset: dict) -> None:
+        dataset["annotations"][0]["keypoints"] = []
+
+    code, lines = dry_run("DATASETS.TEST", register("person_keypoints", drop), config=KEYPOINT)
+    assert code == 1
+    assert "'changed' has 1 objects without: leave them out" in lines["DATASETS.TEST changed"]
+
+
+def test_boxes_for_a_model_of_masks(register: Callable[..., str], dry_run: DryRun) -> None:
+    def drop(dataset: dict) -> None:
+        for annotation in dataset["annotations"]:
+            del annotation["segmentation"]
+
+    code, lines = dry_run("DATASETS.TRAIN", register("instances", drop))
+    assert code == 1
+    assert "MODEL.MASK_ON must be False for data without masks; got True" in lines["first batch"]
+
+
+def test_nothing_but_crowds(register: Callable[..., str], dry_run: DryRun) -> None:
+    def crowd(dataset: dict) -> None:
+        for annotation in dataset["annotations"]:
+            annotation["iscrowd"] = 1
+
+    code, lines = dry_run("DATASETS.TRAIN", register("instances", crowd))
+    assert code == 1
+    assert lines["first batch"].startswith("FAIL  first batch: Detectron2 cannot load it")
 
 
 @pytest.mark.parametrize("image", ["train/000000000000.jpg", "val/000000000005.jpg"])
@@ -140,6 +217,8 @@ def test_auto_scale_is_detectron2s(dry_run: DryRun) -> None:
     _, lines = dry_run("--auto-scale", *overrides)
     assert lines["learning rate"].startswith("ok    learning rate: 0.0025 for 2 images a step, 800 steps")
     assert "in training, for 2 images" in lines["memory"] or "inference" in lines["memory"]
+    code, _ = dry_run("--auto-scale", "--eval-only", "SOLVER.IMS_PER_BATCH", "4")
+    assert code == 0
     code, lines = dry_run("--auto-scale", "SOLVER.IMS_PER_BATCH", "4")
     assert code == 1
     assert (
