@@ -24,7 +24,9 @@ from torch import Tensor
 
 from nl_detectron import NonLocalBlock, get_cfg
 from nl_detectron.checkpoint import VARIANTS
+from nl_detectron.engine import find_config
 from nl_detectron.errors import ArgumentError, UserError, one_line_errors, reported_as_user_errors
+from nl_detectron.modeling import non_local_blocks
 from nl_detectron.weights import (
     LAYOUTS,
     Layout,
@@ -77,6 +79,8 @@ def check_output(path: Path, suffix: str) -> None:
     """Refuse a file that its readers would take for another format, or that exists."""
     if path.suffix != suffix:
         raise ArgumentError("--output", f"a {suffix} file", str(path), "Its readers tell formats by that.")
+    if not path.parent.is_dir():
+        raise ArgumentError("--output", "in a folder that is there", str(path), "Make the folder first.")
     check_is_new(path)
 
 
@@ -92,7 +96,12 @@ def parse_option(text: str) -> tuple[str, str | bool | int]:
 def parse_blocks(pairs: Sequence[str]) -> dict[str, str]:
     """Where each block goes, by where it comes from."""
     blocks = dict(pair.partition("=")[::2] for pair in pairs)
-    if not all(blocks) or not all(blocks.values()) or len(set(blocks.values())) < len(pairs):
+    if (
+        any("=" in to for to in blocks.values())
+        or not all(blocks)
+        or not all(blocks.values())
+        or len(set(blocks.values())) < len(pairs)
+    ):
         rule = "FROM=TO, every block once"
         raise ArgumentError("--blocks", rule, " ".join(pairs), "Give the full names of the blocks.")
     return blocks
@@ -130,16 +139,16 @@ def read_weights(path: Path) -> dict[str, Any]:
     return {**kept, "model": tensors}
 
 
-def build_blocks(config_file: Path) -> dict[str, NonLocalBlock]:
+def build_blocks(config_file: str) -> dict[str, NonLocalBlock]:
     """The blocks of a config by their full names, on the CPU."""
-    if not config_file.is_file():
-        raise ArgumentError("--config-file", "a file", str(config_file), "A run has it in its output folder.")
     cfg = get_cfg()
-    with reported_as_user_errors(str(config_file)):
-        cfg.merge_from_file(str(config_file))
+    with reported_as_user_errors(config_file):
+        cfg.merge_from_file(find_config(config_file))
         cfg.MODEL.DEVICE = "cpu"
-        model = build_model(cfg)
-    return {name: module for name, module in model.named_modules() if isinstance(module, NonLocalBlock)}
+        blocks = dict(non_local_blocks(build_model(cfg)))
+    if not blocks:
+        raise ArgumentError("--config-file", "of a model with blocks", config_file, "It places none.")
+    return blocks
 
 
 def load_block(blocks: dict[str, NonLocalBlock], name: str, source: dict[str, Tensor]) -> NonLocalBlock:
@@ -195,7 +204,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     importing.set_defaults(run=import_blocks)
     exporting = commands.add_parser("export", parents=[common], help="to another implementation")
     exporting.add_argument(
-        "--config-file", type=Path, required=True, metavar="FILE", help="of the model in --source"
+        "--config-file", required=True, metavar="FILE", help="of the model in --source, or a shipped one"
     )
     exporting.set_defaults(run=export_blocks)
     return parser.parse_args(argv)

@@ -83,7 +83,7 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """
     if not args.config_file:
         raise UserError("--config-file must be given. The configs are in configs/.")
-    args.config_file = _find_config(args.config_file)
+    args.config_file = find_config(args.config_file)
     cfg = get_cfg()
     with reported_as_user_errors(args.config_file):
         cfg.merge_from_file(args.config_file)
@@ -111,8 +111,12 @@ def _non_local_keys(config_file: str) -> set[str]:
     return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
 
 
-def _find_config(name: str) -> str:
-    """A config file by its path, or by its name relative to the shipped configs."""
+def find_config(name: str) -> str:
+    """A config file by its path, or by its name relative to the shipped configs.
+
+    Raises:
+        UserError: if there is none, or it is a LazyConfig.
+    """
     if not os.path.isfile(name):
         try:
             name = model_zoo.get_config_file(name.removeprefix("configs/"))

@@ -46,6 +46,7 @@ def insert_non_local(
     """
     if not isinstance(placement, Mapping):
         raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
+    _check_dim(block_arguments)
     found = _find("resnet", resnet, ResNet, "That of a model with FPN is model.backbone.bottom_up.")
     stages = dict(zip(found.stage_names, found.stages, strict=True))
     new = [
@@ -80,6 +81,7 @@ def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
+    _check_dim(block_arguments)
     remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
     found = _find("head", head, KRCNNConvDeconvUpsampleHead, remedy)
     convolutions = [child for child in found if isinstance(child, nn.Conv2d)]
@@ -128,6 +130,11 @@ def summarize_non_local(model: nn.Module) -> str:
     if not lines:
         return "no non-local block (a baseline)"
     return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
+
+
+def _check_dim(block_arguments: Mapping[str, object]) -> None:
+    if block_arguments.get("dim", 2) != 2:
+        raise ArgumentError("dim", "2, for maps of height and width", block_arguments["dim"], "Leave it out.")
 
 
 def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Module:

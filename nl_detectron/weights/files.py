@@ -59,8 +59,9 @@ def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
-    arrays = {name: torch.from_numpy(a) for name, a in content.items() if _is_array_of_numbers(a)}
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)} | arrays
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    arrays = {name: torch.from_numpy(a) for name, a in named.items() if _is_array_of_numbers(a)}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)} | arrays
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

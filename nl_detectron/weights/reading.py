@@ -17,7 +17,7 @@ def as_tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
     """A tensor on the CPU, floating ones in float32 or float64."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
         value = torch.from_numpy(value.copy())
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or value.is_complex() or value.layout != torch.strided:
         raise ArgumentError(name, "a tensor or an array of numbers", type(value).__name__, "Leave it out.")
     value = value.detach().cpu()
     return value.float() if value.is_floating_point() and value.dtype != torch.float64 else value

@@ -236,6 +236,11 @@ def test_other_modules_are_refused() -> None:
         insert_non_local(torch.nn.Linear(1, 1), {"res4": [-1]})
     with pytest.raises(ValueError, match="head must be a Detectron2 KRCNN.*got 'Linear'"):
         insert_non_local_keypoint(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="dim must be 2, for maps of height and width; got 3"):
+        insert_non_local(resnet([1, 1, 1, 1]), {"res4": [-1]}, dim=3)
+    two = torch.nn.ModuleList([resnet([1, 1, 1, 1]), resnet([1, 1, 1, 1])])
+    with pytest.raises(ValueError, match="or a model with one; got 'ModuleList with 2 of them'"):
+        insert_non_local(two, {"res4": [-1]})
 
 
 def test_summary() -> None:
@@ -244,4 +249,4 @@ def test_summary() -> None:
     first, *lines = summarize_non_local(model).splitlines()
     assert first == "2 non-local blocks:"
     assert ["res3.non_local_0" in lines[0], "res4.non_local_1" in lines[1]] == [True, True]
-    assert "C=32, d=16, embedded_gaussian" in lines[1]
+    assert "C=32, d=16, pairwise='embedded_gaussian'" in lines[1]

@@ -236,16 +236,17 @@ def test_refusals_of_import(tmp_path: Path) -> None:
     assert "dim must be 2 in this block" in refused([*arguments, "--option", "dim=3"])
     assert "--blocks must be FROM=TO, every block once" in refused([*arguments, "--blocks", f"x={OURS}"])
     assert "--blocks must be FROM=TO" in refused([*arguments, "--blocks", "x"])
+    assert "--blocks must be FROM=TO" in refused([*arguments, "--blocks", "x=y=z"])
     unknown = refused([*arguments, "--blocks", "x=y"])
     assert f"--blocks x: the block must be in the source; got 'x'. It has {THEIRS['mmcv']}." in unknown
     assert "--output must be a .pth file" in refused(command("mmcv", source, tmp_path / "new.pkl"))
-    assert "No such file" in refused(command("mmcv", tmp_path / "absent.pth", output))
+    assert "in a folder that is there" in refused(command("mmcv", tmp_path / "absent.pth", output))
     assert "must be a new file" in refused(command("mmcv", source, source))
     list_file = tmp_path / "list.pth"
     torch.save([1], list_file)
     assert "must be a checkpoint, a dict; got 'list'" in refused(command("mmcv", list_file, output))
     assert not output.exists()
-    assert "No such file" in refused(command("mmcv", source, tmp_path / "absent" / "new.pth"))
+    assert "in a folder that is there" in refused(command("mmcv", source, tmp_path / "absent" / "new.pth"))
 
 
 def test_refusals_of_export(mask_cfg: CfgNode, tmp_path: Path) -> None:
@@ -265,7 +266,7 @@ def test_refusals_of_export(mask_cfg: CfgNode, tmp_path: Path) -> None:
     config.write_text("MODEL: {NON_LOCAL: {SCALES: 1}}")
     assert "SCALES" in export("caffe2", f"{OURS}=x", "x.pkl")
     absent = export("caffe2", f"{OURS}=x", "x.pkl", tmp_path / "absent.yaml")
-    assert "--config-file must be a file; got" in absent
+    assert "--config-file must be a file or a config" in absent
 
 
 def test_as_a_program(tmp_path: Path) -> None:

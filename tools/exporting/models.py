@@ -35,7 +35,8 @@ def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
         print("MODEL.WEIGHTS is empty: random weights, all detections kept; a trial of the export only")
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
     torch.manual_seed(0)
-    model = build_model(cfg).eval()
+    with reported_as_user_errors("Detectron2 cannot build this model"):
+        model = build_model(cfg).eval()
     if cfg.MODEL.WEIGHTS:
         checkpointer = Checkpointer(model)
         with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
@@ -44,7 +45,8 @@ def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
         if not allow_mismatch:
             checkpointer.report.check_whole()
     else:
-        _enliven(model)
+        with reported_as_user_errors("this model has no trial: give MODEL.WEIGHTS"):
+            _enliven(model)
     for name, block in non_local_blocks(model):
         if is_identity(block):
             print(f"{name} is the identity, as before training: the check sees no more of it")
