@@ -32,8 +32,8 @@ def build_seeded_train_loader(
 
     Args:
         dataset, sampler, arguments: Detectron2's own.
-        seed: as SEED, or `train.seed`.
+        seed: as SEED, or `train.seed`; random if it is negative.
     """
     if sampler is None and "seed" in inspect.signature(build_batch_data_loader).parameters:
-        sampler = TrainingSampler(len(dataset), seed=seed)
+        sampler = TrainingSampler(len(dataset), seed=seed if seed >= 0 else None)
     return build_detection_train_loader(dataset=dataset, sampler=sampler, **arguments)

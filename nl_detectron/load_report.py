@@ -113,7 +113,7 @@ class LoadReport:
             if keys:
                 problems.append(f"{len(keys)} tensors are {what} ({_by_module(keys, 3)})")
         raise UserError(
-            f"MODEL.WEIGHTS must hold all of this model to evaluate it; of {self.path!r}: "
+            f"MODEL.WEIGHTS must hold this model, and all of it, to evaluate it; of {self.path!r}: "
             f"{'; '.join(problems)}. Give its own config, or --allow-mismatch to evaluate it all the same."
         )
 

@@ -64,11 +64,15 @@ def export_blocks(args: argparse.Namespace) -> None:
     spec = LAYOUTS[args.layout]
     check_output(args.output, ".pkl" if spec.wrapper == "blobs" else ".pth")
     blocks = build_blocks(args.config_file)
-    source = tensors_in(read_checkpoint(args.source))
+    content = read_checkpoint(args.source)
+    source, variants = tensors_in(content), content.get(VARIANTS, {})
     tensors: dict[str, Tensor] = {}
     for ours, theirs in parse_blocks(args.blocks).items():
         with reported_of_block(ours):
             block = load_block(blocks, ours, source)
+            if variants.get(ours, block.variant()) != block.variant():
+                rule = f"of the variant that --source was trained as, {variants[ours]}"
+                raise ArgumentError("--config-file", rule, block.variant(), "Give the config of that run.")
             exported = export_block(block, args.layout)
         tensors |= {f"{theirs}{spec.separator}{name}": tensor for name, tensor in exported.items()}
         print(f"{ours} -> {theirs}: {describe(block)}")
@@ -130,7 +134,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     """
     content = read_checkpoint(path)
     tensors = tensors_in(content)
-    kept = {key: content[key] for key in ("__author__", "matching_heuristics") if key in content}
+    kept = {key: content[key] for key in ("__author__", "matching_heuristics", VARIANTS) if key in content}
     if path.suffix == ".pkl" and "model" not in content:
         blobs = {name: tensor for name, tensor in tensors.items() if not name.endswith("_momentum")}
         with reported_as_user_errors(f"--weights {path} has no names that Detectron2 knows"):

@@ -26,18 +26,12 @@ logger = logging.getLogger(__name__)
 
 Category = Annotation = Mapping[str, object]
 
-_FIELDS = {  # what Detectron2 or COCO's evaluation reads
-    "images": {"id": int, "file_name": str},
+_FIELDS = {  # what Detectron2 reads, and of what type
+    "images": {"id": (int, str), "file_name": str},
     "categories": {"id": int, "name": str},
-    "annotations": {
-        "id": int,
-        "image_id": int,
-        "category_id": int,
-        "bbox": list,
-        "area": (int, float),
-        "iscrowd": int,
-    },
+    "annotations": {"id": int, "image_id": (int, str), "category_id": int, "bbox": list},
 }
+_FIELDS_OF_EVALUATION = ("area", "iscrowd")  # what COCO's evaluation reads besides
 _SIDES = (  # how the left one of a pair is called, and what stands for it in the right one
     (r"left", "right"),
     (r"Left", "Right"),
@@ -91,7 +85,12 @@ def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
     if not Path(image_dir).is_dir():
         raise UserError(f"IMAGE_DIR must be a folder; got {image_dir!r}.")
     categories, annotations = _read(json_file)
-    metadata = {"thing_classes": [str(category["name"]) for category in categories]}
+    metadata = {"thing_classes": [category["name"] for category in categories]}
+    metadata["missing_for_evaluation"] = [
+        field
+        for field in _FIELDS_OF_EVALUATION
+        if not all(isinstance(annotation.get(field), (int, float)) for annotation in annotations)
+    ]
     _check_unique("categories", "name", metadata["thing_classes"])
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if with_keypoints or any(annotation.get("keypoints") for annotation in annotations):
@@ -102,7 +101,7 @@ def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
 def _read(json_file: str) -> tuple[list[Category], list[Annotation]]:
     """The categories in the order of their ids, as Detectron2 counts them, and the annotations."""
     try:
-        content = json.loads(Path(json_file).read_text())
+        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"JSON must be a JSON file; got {json_file!r}: {error}") from None
     for key, fields in _FIELDS.items():

@@ -38,29 +38,34 @@ class DryRun:
 
     def __init__(self, cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
         self.cfg, self.args, self.given = cfg, args, given
+        self.failed: list[str] = []
 
     def run(self) -> bool:
         """Print a line a check, as they are done; whether none has failed."""
-        failed = 0
+        failed = self.failed
         for name, check in self._checks():
             for status, text in _lines(check):
                 one_line = "; ".join(line.strip() for line in text.splitlines()).replace(":;", ":")
                 print(f"{status:<4}  {name}: {one_line}", flush=True)
-                failed += status == "FAIL"
-        print(f"{failed} check{'s' * (failed > 1)} failed." if failed else "No check failed: this can run.")
+                if status == "FAIL":
+                    failed.append(name)
+        count = f"{len(failed)} check{'s' * (len(failed) > 1)} failed; what depends on them was left out."
+        print(count if failed else "No check failed: this can run.")
         return not failed
 
     def _checks(self) -> Iterator[tuple[str, Callable[[], Iterable[Line]]]]:
         yield "config", self._config
         for key, name in preflight.dataset_names(self.cfg, self.args):
             yield f"{key} {name}", lambda key=key, name=name: self._dataset(key, name)
-        if not self.args.eval_only:
+        if not (self.args.eval_only or self.failed):
             yield "first batch", self._first_batch
         yield "model", self._model
-        yield "weights", self._weights
-        yield "memory", self._memory
-        if not self.args.eval_only:
-            yield "learning rate", self._learning_rate
+        if "model" not in self.failed:
+            yield "weights", self._weights
+        if not {"config", "model"}.intersection(self.failed):
+            yield "memory", self._memory
+            if not self.args.eval_only:
+                yield "learning rate", self._learning_rate
         yield "score threshold", self._score_threshold
         yield "output", self._output
 
@@ -158,7 +163,7 @@ class DryRun:
         if 0.5 <= solver.BASE_LR / linear <= 2:
             yield "ok", text
         else:
-            yield "warn", f"{text}. --auto-scale scales a config for 8 GPUs to yours, with its schedule"
+            yield "warn", f"{text}: set SOLVER.BASE_LR to that"
 
     def _score_threshold(self) -> Iterator[Line]:
         node = "RETINANET" if self.cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"

@@ -63,8 +63,8 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
 
     Args:
-        allow_mismatch: evaluate a model that the checkpoint does not hold all of. New non-local blocks are
-            always allowed.
+        allow_mismatch: evaluate a model that the checkpoint does not hold all of. A baseline's, which has
+            no block, is always allowed.
 
     Returns:
         The metrics of each task, with test-time augmentation also those of `<task>_TTA`.

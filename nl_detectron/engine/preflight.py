@@ -154,7 +154,13 @@ def check_dataset(cfg: CfgNode, key: str, name: str) -> None:
 
 def check_metrics(name: str) -> None:
     """Refuse a test set that is not to be evaluated as COCO is."""
-    kind = MetadataCatalog.get(name).get("evaluator_type", "coco")
+    metadata = MetadataCatalog.get(name)
+    if missing := metadata.get("missing_for_evaluation"):
+        raise UserError(
+            f"DATASETS.TEST must have annotations with {' and '.join(missing)}, which COCO's evaluation "
+            f"reads; those of {name!r} have none. Add them to its JSON."
+        )
+    kind = metadata.get("evaluator_type", "coco")
     if kind != "coco":
         raise UserError(
             f"DATASETS.TEST must have data sets with COCO's metrics; {name!r} has those of {kind!r}. "

@@ -41,7 +41,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             text and plain containers of them.
         OSError: if it cannot be read.
     """
-    remedy = "A file of tensors and arrays only is wanted: if you trust it, save its state dict alone"
+    remedy = "if you trust it, save its state dict alone, with torch.save, as a .pth"
     with path.open("rb") as file, reported_as_user_errors(f"{path} cannot be read ({remedy})"):
         if path.suffix == ".pkl":
             # Python 2's strings, as Caffe2's files have them

@@ -14,6 +14,7 @@ from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from pycocotools.cocoeval import Params
 
 from nl_detectron.data import add_register_coco, register_coco, register_from
+from nl_detectron.engine.preflight import check_metrics
 
 NAME = "birds"
 NAMES = ["beak", "left_wing", "right_wing", "tail"]
@@ -149,7 +150,6 @@ def changed(field: str, value: object) -> dict[str, list[dict]]:
         ({**content(), "images": None}, "JSON must have a list of images"),
         (twice("categories"), "each of its categories another 'id'; 9 is there 2 times"),
         (twice("images"), "each of its images another 'id'; 1 is there 2 times"),
-        (changed("area", "a"), "each of its annotations 'area'; not so"),
         (changed("category_id", [1]), "each of its annotations 'category_id'"),
         (changed("category_id", 77), "categories of its annotations; it has none of id 77"),
         (changed("keypoints", 3), "is not in COCO's format: TypeError"),
@@ -166,8 +166,7 @@ def changed(field: str, value: object) -> dict[str, list[dict]]:
         ),
         (with_keypoints(keypoints=NAMES, sigmas=[0.1, 0.1, 0.1, float("nan")]), "sigmas must be a positive"),
         (with_keypoints(keypoints=NAMES, sigmas=["a"] * 4), "is not in COCO's format: TypeError"),
-        (drop("area"), "JSON must give each of its annotations 'area'"),
-        (drop("iscrowd"), "JSON must give each of its annotations 'iscrowd'"),
+        (drop("bbox"), "JSON must give each of its annotations 'bbox'"),
         (with_keypoints(3, keypoints=NAMES), "3 numbers for each of the 4 keypoints; some have 9"),
         (
             with_keypoints(keypoints=NAMES, flip_pairs=[["tail"]]),
@@ -194,6 +193,15 @@ def test_what_exporters_write_is_accepted(register: Register) -> None:
     metadata = register(dataset)
     assert metadata.keypoint_connection_rules == []
     assert metadata.objects_without_keypoints == 1
+
+
+@pytest.mark.parametrize("dataset", [drop("area"), changed("area", "a")], ids=["none", "text"])
+def test_without_area_it_is_for_training_only(dataset: object, register: Register) -> None:
+    register(dataset)
+    with pytest.raises(
+        ValueError, match="annotations with area, which COCO's evaluation reads; those of 'birds'"
+    ):
+        check_metrics(NAME)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -86,6 +86,6 @@ def test_what_is_refused(check: Check, tmp_path: Path) -> None:
     code, _ = check(MASK, "")
     assert code.startswith("error: MODEL.WEIGHTS must be a checkpoint of the baseline")
     code, _ = check(KEYPOINT, tmp_path / "baseline.pth")
-    assert code.startswith("error: MODEL.WEIGHTS must hold all of this model")
+    assert code.startswith("error: MODEL.WEIGHTS must hold this model")
     code, _ = check(MASK, tmp_path / "baseline.pth", "--image", "no.jpg")
     assert code == "error: [Errno 2] No such file or directory: 'no.jpg'"

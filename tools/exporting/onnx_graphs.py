@@ -38,7 +38,7 @@ def check_packages() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        remedy = "pip install 'nl_detectron[export]'"
+        remedy = "pip install '.[export]'"
         raise UserError(
             f"--format onnx-* needs the package {error.name}, which is not there: {remedy}"
         ) from None
