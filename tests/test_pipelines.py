@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock, insert_non_local, insert_non_local_keypoint, model_zoo
 from nl_detectron.config import baseline_of
+from nl_detectron.modeling import non_local_blocks
 
 ROOT = Path(__file__).parents[1]
 DOC = (ROOT / "docs" / "pipelines.md").read_text()
 EXAMPLES = dict(
     zip(
-        ("built", "keypoint", "train_net", "lazy", "notebook"),
+        ("built", "trainer", "keypoint", "train_net", "lazy", "notebook"),
         re.findall(r"```python\n(.*?)```", DOC, re.DOTALL),
         strict=True,
     )
@@ -118,6 +119,13 @@ def test_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     blocks = {"built": 4, "keypoint": 5, "lazy": 5, "notebook": 1}[name]
     assert len(re.findall(r"^  \S*non_local_\d+:", printed, re.MULTILINE)) == blocks
+
+
+def test_example_of_a_trainer(mask_cfg: CfgNode) -> None:
+    names: dict[str, type] = {}
+    exec(compile(EXAMPLES["trainer"], "docs/pipelines.md", "exec"), names)
+    model = names["Trainer"].build_model(baseline_of(mask_cfg))
+    assert [key for key, _ in non_local_blocks(model)] == ["backbone.bottom_up.res4.non_local_1"]
 
 
 def test_example_of_train_net(

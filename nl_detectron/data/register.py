@@ -2,7 +2,7 @@
 
 The categories of the JSON decide the classes. One with keypoints has COCO's fields `keypoints` (their names)
 and `skeleton`, and may have `flip_pairs` (pairs of names that a horizontal flip swaps) and `sigmas` (of OKS).
-What it has not is inferred, with a notice.
+What is not there is inferred, with a notice.
 """
 
 import argparse
