@@ -1,5 +1,6 @@
 """What is evaluated, what a checkpoint holds, and in what order the hooks run."""
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import hooks
+from detectron2.structures import Boxes, Instances
 
 from nl_detectron import get_cfg
 from nl_detectron.compat import complete_checkpoints
+from nl_detectron.data import register_coco
 from nl_detectron.engine import Trainer, evaluation_tasks
 
 
@@ -54,6 +57,42 @@ def test_other_metrics_than_cocos_are_refused(mask_cfg: CfgNode) -> None:
     MetadataCatalog.get("has_other_metrics").evaluator_type = "lvis"
     with pytest.raises(ValueError, match="DATASETS.TEST must have .*'has_other_metrics'.*'lvis'"):
         Trainer.build_evaluator(mask_cfg, "has_other_metrics")
+
+
+def test_sigmas_of_a_data_set_reach_its_evaluation(
+    keypoint_cfg: CfgNode, shapes_root: Path, tmp_path: Path
+) -> None:
+    """An OKS of 17 keypoints that only sigma decides: AP from 0 to 1 for boxes and keypoints that are off."""
+    keypoint_cfg.OUTPUT_DIR = str(tmp_path)
+    images, json_file = shapes_root / "shapes" / "val", "annotations/person_keypoints_val.json"
+    dataset = json.loads((shapes_root / "shapes" / json_file).read_text())
+    aps = []
+    for name, sigma in (("strict", 0.001), ("lenient", 10.0)):
+        (person,) = dataset["categories"]
+        person["sigmas"] = [sigma] * 17
+        (tmp_path / f"{name}.json").write_text(json.dumps(dataset))
+        register_coco(name, str(tmp_path / f"{name}.json"), str(images))
+        evaluator = Trainer.build_evaluator(keypoint_cfg, name)
+        evaluator.reset()
+        for image in DatasetCatalog.get(name):
+            evaluator.process([image], [{"instances": shifted_truth(image)}])
+        aps.append(evaluator.evaluate()["keypoints"]["AP"])
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert aps == [0.0, 100.0]
+
+
+def shifted_truth(image: dict[str, object]) -> Instances:
+    """What is annotated, as detections, with all keypoints 3 pixels to the right."""
+    objects = image["annotations"]
+    keypoints = torch.tensor([o["keypoints"] for o in objects]).float().reshape(len(objects), 17, 3)
+    boxes = torch.tensor([o["bbox"] for o in objects]).float().reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    instances = Instances((image["height"], image["width"]))
+    instances.pred_boxes, instances.scores = Boxes(boxes), torch.ones(len(objects))
+    instances.pred_classes = torch.zeros(len(objects), dtype=torch.int64)
+    instances.pred_keypoints = keypoints + torch.tensor([3.0, 0.0, 0.0])
+    return instances
 
 
 def test_what_detectron2_cannot_build_is_one_error(mask_cfg: CfgNode) -> None:

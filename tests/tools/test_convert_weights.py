@@ -16,6 +16,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock
+from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.weights import export_block, import_block, write_checkpoint
 
 C = 256  # channels of res4 in R18
@@ -267,6 +268,27 @@ def test_refusals_of_export(mask_cfg: CfgNode, tmp_path: Path) -> None:
     assert "SCALES" in export("caffe2", f"{OURS}=x", "x.pkl")
     absent = export("caffe2", f"{OURS}=x", "x.pkl", tmp_path / "absent.yaml")
     assert "--config-file must be a file or a config" in absent
+
+
+def test_the_variants_of_other_blocks_are_kept(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    """A checkpoint of ours says which variant its blocks are; an import adds to that."""
+    mask_cfg.MODEL.NON_LOCAL.RES4 = [0]
+    Checkpointer(build_model(mask_cfg), str(tmp_path)).save("ours")
+    source = write_theirs(tmp_path, "mmcv", random_block("mmcv"))
+    output = tmp_path / "new.pth"
+    convert_weights.main(command("mmcv", source, output, "--weights", tmp_path / "ours.pth"))
+    variants = torch.load(output, weights_only=True)["non_local"]
+    assert variants["backbone.bottom_up.res4.non_local_0"]["pairwise"] == "embedded_gaussian"
+    assert variants[OURS] == {"pairwise": "dot_product", "subsample": "embedding"}
+
+
+def test_export_with_the_config_of_another_variant(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    Checkpointer(build_model(mask_cfg), str(tmp_path)).save("ours")
+    mask_cfg.MODEL.NON_LOCAL.PAIRWISE = "dot_product"
+    (tmp_path / "config.yaml").write_text(mask_cfg.dump())
+    files = f"--source {tmp_path / 'ours.pth'} --config-file {tmp_path / 'config.yaml'}"
+    words = f"export --layout caffe2 {files} --blocks {OURS}=x --output {tmp_path / 'x.pkl'}"
+    assert "--config-file must be of the variant that --source was trained as" in refused(words.split())
 
 
 def test_as_a_program(tmp_path: Path) -> None:
