@@ -134,42 +134,60 @@ def make_report(
         by_ends: whether names are matched by their ends, so that what does not fit keeps its short name.
     """
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items() if not _is_counter(key)}
-    constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
-    unexpected = [k for k in given if k not in ours and k not in constants and not _is_counter(k)]
-    missing = [key for key in ours if key not in given]
-    names = {key: key for key in ours if key in given}  # of the model's tensors in the checkpoint
-    if by_ends:
-        names |= {key: name for key in missing for name in unexpected if key.endswith(f".{name}")}
+    names = _names(ours, given, by_ends)
     shapes = [(key, given[name], ours[key]) for key, name in names.items() if given[name] != ours[key]]
-    unexpected = [name for name in unexpected if name not in names.values()]
-    missing = [key for key in missing if key not in names]
-
-    blocks = {name: [k for k in ours if k.startswith(f"{name}.")] for name, _ in non_local_blocks(model)}
-    new_blocks = {name: len(keys) for name, keys in blocks.items() if set(keys) <= set(missing)}
+    missing = [key for key in ours if key not in names]
+    new_blocks, all_blocks = _new_blocks(model, ours, missing)
     missing = [key for key in missing if not key.startswith(tuple(f"{name}." for name in new_blocks))]
-    statistics: list[str] = []
+
+    constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
+    unexpected = set(given) - set(names.values()) - constants.keys()
+    unexpected = {name for name in unexpected if not _is_counter(name)}
+    heads, statistics = [], []
     if by_ends and not any("running_" in name for name in given):
         statistics = [key for key in missing if _is_frozen_statistic(model, key)]
-    heads: list[str] = []
-    if names and all(_is_of_resnet(model, key) for key in names):
-        unexpected_heads = [name for name in unexpected if not _CLASSIFIER.fullmatch(name)]
-        if not unexpected_heads:
-            heads, unexpected = [key for key in missing if not _is_of_resnet(model, key)], []
+    if _is_classifier(model, names, unexpected):
+        heads, unexpected = [key for key in missing if not _is_of_resnet(model, key)], set()
     return LoadReport(
         path=path,
         loaded=len(names) - len(shapes),
         total=len(ours),
         new_blocks=new_blocks,
-        all_blocks=len(blocks),
+        all_blocks=all_blocks,
         has_blocks=any(".non_local_" in f".{name}" for name in given),
         statistics=tuple(statistics),
         heads=tuple(heads),
         missing=tuple(key for key in missing if key not in {*heads, *statistics}),
-        unexpected=tuple(unexpected),
+        unexpected=tuple(name for name in given if name in unexpected),
         shapes=tuple(shapes),
         counts=tuple(dict.fromkeys(_counts(model, shapes))),
         variants=tuple(_other_variants(model, variants)),
     )
+
+
+def _names(ours: Mapping[str, Shape], given: Mapping[str, Shape], by_ends: bool) -> dict[str, str]:
+    """What the checkpoint calls the tensors of the model that it has."""
+    names = {key: key for key in ours if key in given}
+    if by_ends:  # a tensor of another shape has kept its own name
+        others = [name for name in given if name not in ours]
+        names |= {
+            key: name for key in ours for name in others if key not in given and key.endswith(f".{name}")
+        }
+    return names
+
+
+def _new_blocks(model: nn.Module, ours: Iterable[str], missing: Iterable[str]) -> tuple[dict[str, int], int]:
+    """The blocks of which no tensor was loaded, with how many they have; and how many blocks there are."""
+    blocks = {
+        name: {key for key in ours if key.startswith(f"{name}.")} for name, _ in non_local_blocks(model)
+    }
+    return {name: len(keys) for name, keys in blocks.items() if keys <= set(missing)}, len(blocks)
+
+
+def _is_classifier(model: nn.Module, names: Mapping[str, str], unexpected: Iterable[str]) -> bool:
+    """Whether a checkpoint has tensors of a ResNet, perhaps those of its classifier, and no others."""
+    is_resnet = bool(names) and all(_is_of_resnet(model, key) for key in names)
+    return is_resnet and all(_CLASSIFIER.fullmatch(name) for name in unexpected)
 
 
 def _other_variants(model: nn.Module, variants: Mapping[str, Mapping[str, object]]) -> Iterator[str]:

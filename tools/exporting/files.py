@@ -1,5 +1,6 @@
 """A file appears under its name only when it is whole and has passed its check."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ def write_checked(output: Path, export: Callable[[Path], None], check: Callable[
     """
     start = time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(output.name + ".tmp")
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         export(unfinished)
         difference = check(unfinished)
