@@ -24,8 +24,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_carries_every_config(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
-    assert len(configs) > 40
+    configs = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.*")}
+    assert len([name for name in configs if name.endswith(".yaml")]) > 40
+    assert len([name for name in configs if name.endswith(".py")]) == 24
     assert {f"nl_detectron/{name}" for name in configs} <= names
     assert not [name for name in names if name.startswith(("tests", "tools", "datasets"))]
 
@@ -36,7 +37,8 @@ def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     program = (
         "import nl_detectron; from nl_detectron import model_zoo; print(nl_detectron.__file__);"
         "name = 'COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml';"
-        "print(model_zoo.get_config(name).MODEL.BACKBONE.NAME)"
+        "print(model_zoo.get_config(name).MODEL.BACKBONE.NAME);"
+        "print(model_zoo.get_config(name.replace('.yaml', '.py')).model.backbone._target_.__name__)"
     )
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -46,6 +48,6 @@ def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    place, builder = result.stdout.split()
+    place, builder, target = result.stdout.split()
     assert Path(place).is_relative_to(site)
-    assert builder == "build_nl_resnet_fpn_backbone"
+    assert (builder, target) == ("build_nl_resnet_fpn_backbone", "non_local_fpn")

@@ -46,7 +46,7 @@ def register_shapes(root: Path) -> None:
             dataset = f"{name}_{split}"
             if dataset in DatasetCatalog.list():
                 if not MetadataCatalog.get(dataset).get("drawn_by_nl_detectron"):
-                    logger.warning("%s is another data set and stays it", dataset)
+                    logger.warning("%s is another data set already, and is kept", dataset)
                     continue
                 DatasetCatalog.remove(dataset)
                 MetadataCatalog.remove(dataset)
