@@ -103,11 +103,9 @@ def _images(cfg: CfgNode, files: list[Path], count: int) -> list[dict[str, objec
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST must name a data set, or --image an image; got neither.")
     name = cfg.DATASETS.TEST[0]
-    check_dataset(cfg, "DATASETS.TEST", name)
+    check_dataset("DATASETS.TEST", name)
     keep = ("file_name", "height", "width", "image_id")
     images = read_dataset("DATASETS.TEST", name)[:count]
-    if not images:
-        raise UserError(f"DATASETS.TEST must have images to compare; {name!r} has none.")
     return [{key: image[key] for key in keep if key in image} for image in images]
 
 

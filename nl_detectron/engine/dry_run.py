@@ -11,7 +11,6 @@ from detectron2.config import CfgNode
 from detectron2.data.detection_utils import check_image_size, read_image
 from detectron2.engine import DefaultTrainer
 from detectron2.modeling import build_model
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
@@ -57,6 +56,7 @@ class DryRun:
         yield "config", self._config
         for key, name in preflight.dataset_names(self.cfg, self.args):
             yield f"{key} {name}", lambda key=key, name=name: self._dataset(key, name)
+        yield "names", self._names
         if not (self.args.eval_only or self.failed):
             yield "first batch", self._first_batch
         yield "model", self._model
@@ -77,8 +77,8 @@ class DryRun:
         yield "ok", f"{self.args.config_file}, on {self.cfg.MODEL.DEVICE}, in {processes}"
 
     def _dataset(self, key: str, name: str) -> Iterator[Line]:
-        preflight.check_dataset(self.cfg, key, name)
-        preflight.check_names(self.cfg, self.args)
+        preflight.check_dataset(key, name)
+        preflight.check_fit(self.cfg, key, name)
         images = preflight.read_dataset(key, name)
         for image in (images[0], images[-1]):
             with reported_as_user_errors(f"{image['file_name']} cannot be decoded"):
@@ -86,6 +86,10 @@ class DryRun:
         objects = sum(len(image.get("annotations", ())) for image in images)
         first, last = (Path(images[k]["file_name"]).name for k in (0, -1))
         yield "ok", f"{len(images)} images, {objects} objects; {first} and {last} decoded; counts match"
+
+    def _names(self) -> Iterator[Line]:
+        preflight.check_names(self.cfg, self.args)
+        yield "ok", "the same classes and keypoints in all data sets"
 
     def _first_batch(self) -> Iterator[Line]:
         """From the trainer's own loader, which leaves out images without objects to learn from."""
@@ -123,7 +127,7 @@ class DryRun:
         logging.disable()  # Detectron2 has a warning for each tensor that does not fit
         try:
             with reported_as_user_errors(f"{path!r} cannot be loaded"):
-                checkpointer.load(PathManager.get_local_path(path), checkpointables=[])
+                checkpointer.load(path, checkpointables=[])
         finally:
             logging.disable(logging.NOTSET)
         if self.args.eval_only and not self.args.allow_mismatch:

@@ -55,7 +55,8 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
     """
     check_config(cfg, args, given)
     for key, name in dataset_names(cfg, args):
-        check_dataset(cfg, key, name)
+        check_dataset(key, name)
+        check_fit(cfg, key, name)
         if key == "DATASETS.TEST":
             read_dataset(key, name)  # or it would fail after all of the training
     check_names(cfg, args)
@@ -129,8 +130,8 @@ def dataset_names(cfg: CfgNode, args: argparse.Namespace) -> Iterator[tuple[str,
     yield from (("DATASETS.TEST", name) for name in cfg.DATASETS.TEST)
 
 
-def check_dataset(cfg: CfgNode, key: str, name: str) -> None:
-    """Whether it is registered and there, with the classes and keypoints of the config."""
+def check_dataset(key: str, name: str) -> None:
+    """Whether it is registered and there."""
     if name not in DatasetCatalog.list():
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
         remedy = (
@@ -145,6 +146,10 @@ def check_dataset(cfg: CfgNode, key: str, name: str) -> None:
                 f"{key} must name data sets that are there; {name!r} needs {path}, which does not exist. "
                 f"Set DETECTRON2_DATASETS ({root}) to the folder that holds it: see datasets/README.md."
             )
+
+
+def check_fit(cfg: CfgNode, key: str, name: str) -> None:
+    """Whether it has the classes and keypoints of the config, and for a test set COCO's metrics."""
     if key == "DATASETS.TEST":
         check_metrics(name)
     _check_counts(cfg, key, name)

@@ -182,7 +182,8 @@ def test_classes_in_another_order(register: Callable[..., str], dry_run: DryRun)
 
     code, lines = dry_run("DATASETS.TEST", register("instances", swap))
     assert code == 1
-    assert "DATASETS must have the same thing_classes, in the same order" in lines["DATASETS.TEST changed"]
+    assert "DATASETS must have the same thing_classes, in the same order" in lines["names"]
+    assert [check for check, line in lines.items() if line.startswith("FAIL")] == ["names"]
 
 
 def test_objects_without_keypoints_among_others(register: Callable[..., str], dry_run: DryRun) -> None:

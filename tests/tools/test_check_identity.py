@@ -7,6 +7,7 @@ from pathlib import Path
 import check_identity
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from torch import Tensor
 
@@ -60,6 +61,30 @@ def test_an_image_of_the_users(check: Check, shapes_root: Path, tmp_path: Path) 
     code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), "--image", str(file))
     assert code == 0
     assert "| 000000000003.jpg |" in printed
+
+
+def test_a_set_of_other_metrics(check: Check, shapes_root: Path, tmp_path: Path) -> None:
+    """Panoptic ones, for instance: nothing is evaluated here."""
+    source = shapes_root / "shapes"
+    DatasetCatalog.register("others", lambda: DatasetCatalog.get("shapes_val"))
+    MetadataCatalog.get("others").set(evaluator_type="coco_panoptic_seg", image_root=str(source / "val"))
+    try:
+        weights = save(MASK, tmp_path / "baseline.pth")
+        code, _ = check(MASK, weights, "--images", "1", "DATASETS.TEST", "('others',)")
+        assert code == 0
+    finally:
+        DatasetCatalog.remove("others")
+        MetadataCatalog.remove("others")
+
+
+def test_a_set_without_images_shows_nothing(check: Check, shapes_root: Path, tmp_path: Path) -> None:
+    DatasetCatalog.register("others", list)
+    try:
+        code, _ = check(MASK, save(MASK, tmp_path / "baseline.pth"), "DATASETS.TEST", "('others',)")
+        assert code.startswith("error: DATASETS.TEST must name data sets with images; 'others' has none")
+    finally:
+        DatasetCatalog.remove("others")
+        MetadataCatalog.remove("others")
 
 
 def test_a_small_difference_is_found(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
