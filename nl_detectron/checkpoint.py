@@ -1,11 +1,17 @@
-"""Loading weights with a report. Detectron2 loads whatever fits and warns of the rest."""
+"""Checkpoints that are whole, and loading with a report. Detectron2 loads what fits and warns of the rest."""
 
+import functools
+import logging
 import pickle
+import zipfile
 from pathlib import Path
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.logger import log_first_n
 
 from nl_detectron.errors import UserError
+from nl_detectron.files import UNFINISHED, written_whole
 from nl_detectron.load_report import LoadReport, make_report
 from nl_detectron.modeling import non_local_blocks
 from nl_detectron.weights import read_checkpoint
@@ -16,7 +22,8 @@ VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with one report in the place of its warnings.
 
-    What it saves says of each non-local block which variant it is.
+    What it saves says of each non-local block which variant it is, and is there whole or not at all. The last
+    checkpoint is the newest one that is whole.
 
     Attributes:
         report: of the last checkpoint that was loaded, None before.
@@ -30,9 +37,38 @@ class Checkpointer(DetectionCheckpointer):
         return cls(other.model, other.save_dir, save_to_disk=other.save_to_disk, **other.checkpointables)
 
     def save(self, name: str, **kwargs: object) -> None:
-        """As Detectron2's, with the variant of each block, which no tensor shows."""
+        """As Detectron2's, with the variant of each block, which no tensor shows.
+
+        Raises:
+            UserError: if it cannot be written, as on a full disk. What was there before is kept.
+        """
+        if not (self.save_dir and self.save_to_disk):
+            return
+        folder = Path(self.save_dir)
+        for left in folder.glob(f"{UNFINISHED}*"):  # by a process that was killed
+            left.unlink()
         variants = {name: block.variant() for name, block in non_local_blocks(self.model)}
-        super().save(name, **{VARIANTS: variants}, **kwargs)
+        path = folder / f"{name}.pth"
+        try:
+            with written_whole(path) as unfinished:
+                super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
+            with written_whole(folder / "last_checkpoint") as unfinished:
+                unfinished.write_text(path.name)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer has a RuntimeError for a full disk
+            reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+            raise UserError(
+                f"OUTPUT_DIR must be a folder with room for checkpoints; {path} cannot be written: {reason}. "
+                "Make room and --resume."
+            ) from error
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Left to `save`: fvcore calls this before the file has its name."""
+
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        return str(last_whole_checkpoint(Path(self.save_dir)) or "")
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
         self._path = path
@@ -66,3 +102,55 @@ class Checkpointer(DetectionCheckpointer):
     def _log_incompatible_keys(self, incompatible: object) -> None:
         log = self.logger.info if self.report.fits else self.logger.warning
         log("%s", self.report)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a training continues from: the one that `last_checkpoint` names, or if that is
+    damaged or gone, the one of the highest iteration of those that are whole. None if there are none.
+
+    Raises:
+        UserError: if there are checkpoints, and none is whole.
+    """
+    tag = folder / "last_checkpoint"
+    named = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
+    if named and _iteration_of(folder / named) is not None:
+        return folder / named
+    paths = sorted(folder.glob("model_*.pth"))  # as Detectron2 calls them
+    whole = {path: iteration for path in paths if (iteration := _iteration_of(path)) is not None}
+    damaged = dict.fromkeys([named, *(path.name for path in paths if path not in whole)])
+    damaged = ", ".join(filter(None, damaged))
+    if not whole and damaged:
+        raise UserError(
+            f"{folder} must hold a whole checkpoint to --resume from; damaged or gone: {damaged}. "
+            "Remove them to start anew, or give a --resume folder that has one."
+        )
+    last = max(whole, key=whole.get, default=None)
+    if damaged:
+        message = f"Damaged or gone: {damaged}. The last whole checkpoint is {last}."
+        log_first_n(logging.WARNING, message, name=__name__, key="message")  # Detectron2 asks several times
+    return last
+
+
+def _iteration_of(path: Path) -> int | None:
+    """The last iteration of a training's checkpoint; None if the file is not one, or not whole."""
+    return _read_iteration(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@functools.cache
+def _read_iteration(path: Path, modified: int) -> int | None:
+    """Cached, because it reads all of a large file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # its checksums
+                return None
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)["iteration"]
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        pickle.PickleError,
+    ):
+        return None

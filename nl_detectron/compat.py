@@ -1,11 +1,18 @@
 """What differs between Detectron2 0.5 and main, and nothing else."""
 
+import functools
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
+import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader
-from detectron2.data.build import build_batch_data_loader
+from detectron2.data.build import _train_loader_from_config, build_batch_data_loader
 from detectron2.data.samplers import TrainingSampler
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, defaults
+from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
 
@@ -37,3 +44,41 @@ def build_seeded_train_loader(
     if sampler is None and "seed" in inspect.signature(build_batch_data_loader).parameters:
         sampler = TrainingSampler(len(dataset), seed=seed if seed >= 0 else None)
     return build_detection_train_loader(dataset=dataset, sampler=sampler, **arguments)
+
+
+def train_loader_arguments(cfg: CfgNode, seed: int) -> dict[str, object]:
+    """The data set, sampler and mapper that Detectron2's training loader has for a config, and its numbers.
+
+    Args:
+        seed: of the order. Main takes it from SEED, 0.5 draws it from numpy's generator.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    np.random.seed(seed % 2**32)
+    return _train_loader_from_config(cfg)
+
+
+def create_local_process_group(processes: int) -> None:
+    """Tell Detectron2 which processes share a machine: each `processes` of consecutive ranks. All call it."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes)
+        return
+    for first in range(0, comm.get_world_size(), processes):
+        ranks = range(first, first + processes)
+        group = dist.new_group(list(ranks))
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+@contextmanager
+def data_parallel_on_cpu() -> Iterator[None]:
+    """Within it, DefaultTrainer can have several processes on CPUs: in both versions it gives
+    DistributedDataParallel the number of a GPU, which that refuses for a model without one.
+    """
+    original = defaults.create_ddp_model
+    defaults.create_ddp_model = functools.partial(original, device_ids=None)
+    try:
+        yield
+    finally:
+        defaults.create_ddp_model = original

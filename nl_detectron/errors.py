@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch.multiprocessing import ProcessExitedException
 
+_INTERRUPTED = 130  # the shell's code for what Ctrl-C has ended
+
 
 class UserError(ValueError):
     """A user's mistake. The message is one line with the name, the rule, the value and the remedy."""
@@ -54,4 +56,5 @@ def one_line_errors() -> Iterator[None]:
     except ProcessExitedException as error:  # a process of a launcher, which has said why
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)

@@ -31,6 +31,9 @@ Continue after an interruption, or change any key of the config:
     $ train_net.py --config-file CONFIG --resume
     $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
 
+Several processes, on GPUs or CPUs, also as torchrun starts them:
+    $ torchrun --nproc-per-node 8 train_net.py --config-file CONFIG
+
 Two machines:
     (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
     (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
@@ -54,6 +57,20 @@ def train_net_parser() -> argparse.ArgumentParser:
         "--allow-mismatch",
         action="store_true",
         help="with --eval-only: evaluate weights that lack tensors of the model or have others",
+    )
+    parser.add_argument(
+        "--skip-broken",
+        type=int,
+        default=0,
+        metavar="N",
+        help="go on past up to N images that cannot be read, with other images for them; they are listed",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30,
+        metavar="MINUTES",
+        help="for how long a process waits for the others before it ends with an error (default: 30)",
     )
     add_register_coco(parser)
     return parser
@@ -94,8 +111,8 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
         print("No GPU is available: MODEL.DEVICE is set to cpu.")
         cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.ENABLED is set to False.")
-        cfg.SOLVER.AMP.ENABLED = False
+        print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.PRECISION bfloat16 takes its place.")
+        cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = False, "bfloat16"
     register_from(args)
     return cfg, {*given, *args.opts[::2]}
 

@@ -19,6 +19,7 @@ from nl_detectron.modeling import summarize_non_local
 
 from . import preflight
 from .forecast import forecast_lines
+from .processes import count_processes
 
 # Detectron2's configs have this learning rate for 16 images a step; RetinaNet's have half of it.
 REFERENCE_LR, REFERENCE_IMAGES = 0.02, 16
@@ -72,7 +73,7 @@ class DryRun:
     def _config(self) -> Iterator[Line]:
         preflight.check_config(self.cfg, self.args, self.given)
         preflight.check_processes(self.cfg, self.args)
-        count = preflight.processes(self.args)
+        count = count_processes(self.args)
         processes = f"{count} process{'es' * (count > 1)}"
         yield "ok", f"{self.args.config_file}, on {self.cfg.MODEL.DEVICE}, in {processes}"
 
@@ -135,9 +136,7 @@ class DryRun:
         yield "ok" if checkpointer.report.fits else "warn", str(checkpointer.report)
 
     def _memory(self) -> Iterator[Line]:
-        lines = forecast_lines(
-            self._scaled, self.model, not self.args.eval_only, preflight.processes(self.args)
-        )
+        lines = forecast_lines(self._scaled, self.model, not self.args.eval_only, count_processes(self.args))
         for line, is_large in lines:
             yield "warn" if is_large else "ok", line
 
@@ -147,7 +146,7 @@ class DryRun:
         if self.args.eval_only:
             return self.cfg
         with reported_as_user_errors("SOLVER cannot be scaled"):
-            return DefaultTrainer.auto_scale_workers(self.cfg, preflight.processes(self.args))
+            return DefaultTrainer.auto_scale_workers(self.cfg, count_processes(self.args))
 
     def _learning_rate(self) -> Iterator[Line]:
         solver = self._scaled.SOLVER

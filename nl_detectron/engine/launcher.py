@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -20,6 +20,8 @@ from .command_line import read_config, train_net_parser
 from .dry_run import DryRun
 from .forecast import report_forecast
 from .preflight import check
+from .processes import run_in_processes
+from .resume import describe_code, fix_seed
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -32,23 +34,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             cfg, given = _read(args)
             sys.exit(0 if DryRun(cfg, args, given).run() else 1)
-        cfg = load_config(args)
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
+        run_in_processes(run, load_config(args), args)
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate in this process."""
     with one_line_errors():
+        fix_seed(cfg, args.resume)
         default_setup(cfg, args)
         register_from(args)  # again in each process of a launcher
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
+        logger.info("%s, SEED %d, %d processes", describe_code(), cfg.SEED, comm.get_world_size())
+        Trainer.skip_broken = args.skip_broken
         if args.eval_only:
             evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
         else:

@@ -11,8 +11,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from nl_detectron.checkpoint import last_whole_checkpoint
 from nl_detectron.config import check_placement_is_used, get_cfg
 from nl_detectron.errors import UserError, reported_as_user_errors
+
+from .processes import check_torchrun, count_processes, under_torchrun
 
 COCO_KEYPOINTS = 17  # whose sigmas COCO's evaluation has of itself
 
@@ -93,10 +96,29 @@ def check_names(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Whether the processes asked for can be, and can share the images of a step."""
+    if args.timeout <= 0:
+        raise UserError(f"--timeout must be above zero, in minutes; got {args.timeout:g}.")
+    if under_torchrun():
+        check_torchrun(args, cfg.MODEL.DEVICE)
+    else:
+        _check_launcher(args)
+    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference < 0:
+        raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE must be a number of GPUs, or 0; got {reference}.")
+    parts = reference or count_processes(args)
+    if not args.eval_only and (images < 1 or images % parts):
+        what = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the processes"
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH must be a positive multiple of {parts} ({what}); got {images}."
+        )
+
+
+def _check_launcher(args: argparse.Namespace) -> None:
     available = torch.cuda.device_count()
     if not 0 <= args.num_gpus <= max(available, 1):
         rule = f"from 1 to the {available} GPUs" if available else "left out: there is no GPU"
-        raise UserError(f"--num-gpus must be {rule} on this machine; got {args.num_gpus}.")
+        remedy = "" if available else " For several processes on CPUs, use torchrun."
+        raise UserError(f"--num-gpus must be {rule} on this machine; got {args.num_gpus}.{remedy}")
     if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             "--num-machines must be at least 1 and --machine-rank from 0 to one less; "
@@ -105,22 +127,8 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.num_machines > 1 and not available:
         raise UserError(
             f"--num-machines must be 1 where there is no GPU; got {args.num_machines}. "
-            "Several machines need one or more GPUs each."
+            "Several machines need one or more GPUs each, or torchrun."
         )
-    images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference < 0:
-        raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE must be a number of GPUs, or 0; got {reference}.")
-    parts = reference or processes(args)
-    if not args.eval_only and (images < 1 or images % parts):
-        what = "SOLVER.REFERENCE_WORLD_SIZE" if reference else "the processes"
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH must be a positive multiple of {parts} ({what}); got {images}."
-        )
-
-
-def processes(args: argparse.Namespace) -> int:
-    """How many a command line asks for, on all machines."""
-    return max(1, args.num_gpus) * args.num_machines
 
 
 def dataset_names(cfg: CfgNode, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
@@ -220,9 +228,8 @@ def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
 
 def check_weights(cfg: CfgNode, args: argparse.Namespace) -> str:
     """The checkpoint that the run begins with, "" for none, if it is there. A URL is not looked up."""
-    last_checkpoint = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    if args.resume and last_checkpoint.is_file():
-        return _resumable(last_checkpoint)
+    if args.resume and (last := last_whole_checkpoint(Path(cfg.OUTPUT_DIR))):
+        return str(last)
     weights = cfg.MODEL.WEIGHTS
     path = weights.split("?")[0]  # Detectron2 main reads options after a question mark
     if weights and "://" not in weights and not Path(path).is_file():
@@ -231,13 +238,3 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> str:
             'Correct the path, or set it to "" to start from scratch.'
         )
     return weights
-
-
-def _resumable(last_checkpoint: Path) -> str:
-    name = last_checkpoint.read_bytes().decode(errors="replace").strip()
-    if not name or not (last_checkpoint.parent / name).is_file():
-        raise UserError(
-            f"--resume must find the checkpoint that {last_checkpoint} names; got {name!r}, and there is no "
-            "such file. Write the name of one that is there into it."
-        )
-    return str(last_checkpoint.parent / name)

@@ -1,7 +1,8 @@
 """Detectron2's DefaultTrainer with COCO evaluation, test-time augmentation and a summary of the blocks."""
 
 import logging
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -13,23 +14,91 @@ from detectron2.utils import comm
 from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.compat import complete_checkpoints
+from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu
+from nl_detectron.data.train_loader import TrainLoader, build_train_loader
 from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
 from .forecast import report_forecast
+from .interrupts import Interrupts
+from .non_finite import check_losses, stopped_by
+from .precision import autocast, use_precision
 from .preflight import check_metrics
+from .resume import differences, setting
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates a config on data sets in COCO's format."""
+    """Trains and evaluates a config on data sets in COCO's format.
+
+    Attributes:
+        skip_broken: how many images that cannot be read each process may replace by others.
+    """
+
+    skip_broken: int = 0
 
     def __init__(self, cfg: CfgNode) -> None:
-        super().__init__(cfg)
+        with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
+            super().__init__(cfg)
         report_forecast(self.cfg, self.model, training=True)  # to which REFERENCE_WORLD_SIZE is applied
         complete_checkpoints(self)
+        self.checkpointer.model.register_forward_hook(check_losses)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Detectron2's, and the batches to come are those that would have come.
+
+        Raises:
+            UserError: if there are checkpoints to resume from, and none is whole.
+        """
+        super().resume_or_load(resume)
+        if resume and not self.checkpointer.has_checkpoint():
+            source = self.cfg.MODEL.WEIGHTS or "random weights"
+            message = "--resume: there is no checkpoint in %s, so this starts at iteration 0, from %s"
+            logger.warning(message, self.cfg.OUTPUT_DIR, source)
+        self.data_loader.start = self.start_iter
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PreciseBN) and self.cfg.TEST.EVAL_PERIOD:
+                batches = self.start_iter // self.cfg.TEST.EVAL_PERIOD * self.cfg.TEST.PRECISE_BN.NUM_ITER
+                hook._data_loader.start = batches
+
+    def train(self) -> OrderedDict | None:
+        """Train, and save a checkpoint if it is interrupted.
+
+        Raises:
+            UserError: for what is wrong with an image, or with a loss.
+        """
+        try:
+            results = super().train()
+        except KeyboardInterrupt:
+            step = self._interrupts.finished_step
+            if step is not None and step + 1 < self.max_iter:  # the last step's is there already
+                self.checkpointer.save(f"model_{step:07d}", iteration=step)
+            raise
+        self._report_broken()
+        return results
+
+    def run_step(self) -> None:
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            raise stopped_by(error, self, self.data_loader.images) from error
+
+    def _report_broken(self) -> None:
+        broken = dict(ChainMap(*comm.gather(self.data_loader.broken)))  # of all processes
+        if broken:
+            listed = "\n  ".join(broken.values())
+            logger.warning("%d images could not be read, and others were taken:\n  %s", len(broken), listed)
+
+    def state_dict(self) -> dict[str, object]:
+        """Detectron2's, with the config and the number of processes, for `load_state_dict` to compare."""
+        return {**super().state_dict(), **setting(self.cfg)}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Detectron2's, and a warning of what is not as it was when the checkpoint was saved."""
+        super().load_state_dict(state_dict)
+        if differing := list(differences(state_dict, self.cfg)):
+            logger.warning("This does not resume the same training: %s", "; ".join(sorted(differing)))
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks, with test-time augmentation at the end where TEST.AUG asks for it."""
@@ -39,13 +108,22 @@ class Trainer(DefaultTrainer):
             hook = hooks.EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model))
             # After the evaluation, and before the writers, which only the main process has.
             trainer_hooks.insert(len(trainer_hooks) - comm.is_main_process(), hook)
+        evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
+        self._interrupts = Interrupts()
+        trainer_hooks.insert(evaluation, self._interrupts)
         return trainer_hooks
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """Batches that follow from SEED and the iteration alone, so that a training can be resumed."""
+        return build_train_loader(cfg, cls.skip_broken)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         with reported_as_user_errors("Detectron2 cannot build this model"):
             model = super().build_model(cfg)
         logger.info("This model has %s", summarize_non_local(model))
+        use_precision(cfg, model)
         return model
 
     @classmethod
@@ -72,7 +150,8 @@ class Trainer(DefaultTrainer):
         logger.info("Running inference with test-time augmentation ...")
         folder = str(Path(cfg.OUTPUT_DIR) / "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        with autocast(cfg):  # it calls parts of the model
+            results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
         return OrderedDict((f"{task}_TTA", metrics) for task, metrics in results.items())
 
 

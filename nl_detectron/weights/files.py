@@ -1,6 +1,5 @@
 """Checkpoint files: what other people made is read without running any code that may be in it."""
 
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nl_detectron.errors import ArgumentError, UserError, reported_as_user_errors
+from nl_detectron.files import written_whole
 
 # Under what key checkpoints have their tensors: Detectron2, mmcv, SlowFast and pycls, Caffe2.
 WRAPPERS = ("model", "state_dict", "model_state", "blobs")
@@ -71,13 +71,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         UserError: (a ValueError) if there is a file already.
     """
     check_is_new(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("xb") as file:
-            _dump(path.suffix, content, file)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        _dump(path.suffix, content, file)
 
 
 def check_is_new(path: Path) -> None:

@@ -1,6 +1,5 @@
 """A file appears under its name only when it is whole and has passed its check."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nl_detectron.errors import UserError
+from nl_detectron.files import written_whole
 
 # Of the largest value. Rounding to float32 in another order gives 1e-7 to 1e-5, through 50 to 150 layers.
 TOLERANCE = 1e-4
@@ -28,8 +28,7 @@ def write_checked(output: Path, export: Callable[[Path], None], check: Callable[
     """
     start = time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
+    with written_whole(output) as unfinished:
         export(unfinished)
         difference = check(unfinished)
         if not difference <= TOLERANCE:  # a nan is not
@@ -38,9 +37,6 @@ def write_checked(output: Path, export: Callable[[Path], None], check: Callable[
                 f"{difference:.1e}. It is not written. Please report this with the config."
             )
         size = unfinished.stat().st_size / 1e6
-        unfinished.rename(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     seconds = time.monotonic() - start
     print(
         f"written: {output}, {size:.1f} MB, {seconds:.0f} s; largest difference {difference:.1e}", flush=True

@@ -1,0 +1,57 @@
+"""A loss that is infinite or not a number ends a training, and leaves what is needed to see it again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.errors import UserError
+
+
+def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str, Tensor]) -> None:
+    """A forward hook: it finds what Detectron2's own check finds, but in the process that has it.
+
+    Raises:
+        FloatingPointError: naming the losses that are not finite.
+    """
+    if model.training and not torch.stack([*outputs.values()]).isfinite().all():
+        wrong = [f"{name} is {loss.item()}" for name, loss in outputs.items() if not loss.isfinite()]
+        raise FloatingPointError(", ".join(wrong))
+
+
+def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Sequence[str]) -> UserError:
+    """The error to end a training with in the place of `error`, which came before the weights were changed.
+
+    Writes a folder with the state before the step, but for the statistics of BN, which training does not read.
+
+    Args:
+        images: the files of the batch.
+    """
+    process = f"_process_{comm.get_rank()}" if comm.get_world_size() > 1 else ""
+    folder = Path(trainer.cfg.OUTPUT_DIR) / f"non_finite_{trainer.iter}{process}"
+    folder.mkdir(parents=True, exist_ok=True)
+    cfg = trainer.cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(folder)
+    (folder / "config.yaml").write_text(cfg.dump())
+    step = {"step": trainer.iter, "reason": str(error), "images": images}
+    (folder / "step.json").write_text(json.dumps(step, indent=1))
+    _save_state(trainer, folder)
+    return UserError(
+        f"the losses of step {trainer.iter} must be finite; {error}, for {', '.join(images)}. Lower "
+        f"SOLVER.BASE_LR, or see what is wrong with the images. --config-file {folder / 'config.yaml'} "
+        "--resume repeats this step."
+    )
+
+
+def _save_state(trainer: DefaultTrainer, folder: Path) -> None:
+    made = trainer.checkpointer
+    saver = Checkpointer(made.model, str(folder), save_to_disk=True, **made.checkpointables)
+    trainer.iter -= 1  # the last step that this state has seen
+    saver.save("model_before", iteration=trainer.iter)
+    trainer.iter += 1
