@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch.distributed as dist
 from torch.multiprocessing import ProcessExitedException
 
 _INTERRUPTED = 130  # the shell's code for what Ctrl-C has ended
@@ -39,20 +40,26 @@ def reported_as_user_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {type(error).__name__}: {message}") from error
 
 
+def wants_tracebacks() -> bool:
+    return bool(os.environ.get("NL_DETECTRON_TRACEBACK"))
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Within it, a user's mistake or a file that fails ends the program in one line, with exit code 1.
 
     Anything else is a bug and keeps its traceback; with NL_DETECTRON_TRACEBACK set, so does everything.
     """
-    if os.environ.get("NL_DETECTRON_TRACEBACK"):
+    if wants_tracebacks():
         yield
         return
     try:
         yield
     except (UserError, OSError) as error:
         *_, reason = ["", *str(error).splitlines()]  # a data loader's worker sends its traceback along
-        sys.exit(f"error: {reason.strip() or type(error).__name__}")
+        rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
+        process = f" in process {rank}" if rank else ""  # of several
+        sys.exit(f"error{process}: {reason.strip() or type(error).__name__}")
     except ProcessExitedException as error:  # a process of a launcher, which has said why
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

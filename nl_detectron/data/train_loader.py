@@ -15,6 +15,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from nl_detectron.compat import train_loader_arguments
@@ -44,8 +45,8 @@ def build_train_loader(cfg: CfgNode, skip_broken: int = 0) -> "TrainLoader":
 class TrainLoader:
     """Endless batches for this process.
 
-    Just before it hands out batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k and
-    the number of the process: what the training step draws, like the proposals it samples, follows too.
+    Just before it hands out batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k
+    and the number of the process: what the training step draws, like the proposals it samples, follows too.
 
     Attributes:
         start: the number of the first batch, from 0; to be set before the first one is taken.
@@ -86,7 +87,7 @@ class TrainLoader:
             sampler=itertools.islice(self._places, self.start, None),
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=_leave_interrupts_to_the_trainer,
+            worker_init_fn=follow_the_trainer,
         )
         for number, (batch, broken) in enumerate(loader, self.start):
             self.broken |= broken
@@ -156,6 +157,11 @@ def _seed(*numbers: int) -> None:
     seed_all_rng(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
-def _leave_interrupts_to_the_trainer(worker: int) -> None:
-    """A Ctrl-C reaches all processes of a terminal; a worker that ends would take the training along."""
+def follow_the_trainer(worker: int) -> None:
+    """Let a worker live exactly as long as its trainer.
+
+    A Ctrl-C reaches all processes of a terminal, and the trainer, which wants to finish its step, would fail
+    without its workers. A trainer that is killed would leave workers behind that wait for it for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # PyTorch's own; Linux only

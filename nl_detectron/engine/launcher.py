@@ -14,13 +14,13 @@ from detectron2.utils.logger import setup_logger
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.data import register_from
-from nl_detectron.errors import one_line_errors, reported_as_user_errors
+from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors, wants_tracebacks
 
 from .command_line import read_config, train_net_parser
 from .dry_run import DryRun
 from .forecast import report_forecast
 from .preflight import check
-from .processes import run_in_processes
+from .processes import is_lost_process, lost_processes_reported, run_in_processes
 from .resume import describe_code, fix_seed
 from .trainer import Trainer
 
@@ -39,11 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate in this process."""
-    with one_line_errors():
+    with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
         default_setup(cfg, args)
         register_from(args)  # again in each process of a launcher
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
+        logging.getLogger("detectron2.engine.train_loop").addFilter(_has_no_line_of_its_own)
         logger.info("%s, SEED %d, %d processes", describe_code(), cfg.SEED, comm.get_world_size())
         Trainer.skip_broken = args.skip_broken
         if args.eval_only:
@@ -104,6 +105,12 @@ def _read(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     if args.auto_scale and not cfg.SOLVER.REFERENCE_WORLD_SIZE:
         cfg.SOLVER.REFERENCE_WORLD_SIZE = 8  # what Detectron2's configs and ours are for
     return cfg, given
+
+
+def _has_no_line_of_its_own(record: logging.LogRecord) -> bool:
+    """Leaves out of Detectron2's log the traceback of what ends in one line of ours."""
+    _, error, _ = record.exc_info or (None, None, None)
+    return not (isinstance(error, (UserError, OSError)) or is_lost_process(error)) or wants_tracebacks()
 
 
 def _loading(cfg: CfgNode, resume: bool) -> str:

@@ -27,7 +27,7 @@ def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str
 def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Sequence[str]) -> UserError:
     """The error to end a training with in the place of `error`, which came before the weights were changed.
 
-    Writes a folder with the state before the step, but for the statistics of BN, which training does not read.
+    Writes a folder with the state before the step, but for the statistics of BN: training reads none.
 
     Args:
         images: the files of the batch.
@@ -39,11 +39,12 @@ def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Seque
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     (folder / "config.yaml").write_text(cfg.dump())
-    step = {"step": trainer.iter, "reason": str(error), "images": images}
+    reason = " ".join(str(error).split()).rstrip(".")
+    step = {"step": trainer.iter, "reason": reason, "images": images}
     (folder / "step.json").write_text(json.dumps(step, indent=1))
     _save_state(trainer, folder)
     return UserError(
-        f"the losses of step {trainer.iter} must be finite; {error}, for {', '.join(images)}. Lower "
+        f"the losses of step {trainer.iter} must be finite; {reason} (of {', '.join(images)}). Lower "
         f"SOLVER.BASE_LR, or see what is wrong with the images. --config-file {folder / 'config.yaml'} "
         "--resume repeats this step."
     )

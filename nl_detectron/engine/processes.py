@@ -2,16 +2,18 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import launch
+from detectron2.utils import comm
 
 from nl_detectron.compat import create_local_process_group
-from nl_detectron.errors import UserError
+from nl_detectron.errors import UserError, reported_as_user_errors
 
 _TORCHRUNS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -49,6 +51,26 @@ def run_in_processes(
     )
 
 
+def is_lost_process(error: BaseException | None) -> bool:
+    """Whether an error says that another process no longer answers. Gloo has no type of its own for it."""
+    of_backend = any(name in str(error).lower() for name in ("gloo", "nccl"))
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and of_backend)
+
+
+@contextmanager
+def lost_processes_reported(args: argparse.Namespace) -> Iterator[None]:
+    """Within it, a process that no longer answers is one clear line in those that do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if comm.get_world_size() == 1 or not is_lost_process(error):
+            raise
+        raise UserError(
+            f"another process has ended, or did not answer within the {args.timeout:g} minutes of --timeout; "
+            f"see its log, and --resume: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def check_torchrun(args: argparse.Namespace, device: str) -> None:
     """Refuse an environment that lacks what torchrun sets, and two launchers at once."""
     if missing := [name for name in _TORCHRUNS if name not in os.environ]:
@@ -71,5 +93,7 @@ def _join(device: str, timeout: timedelta) -> None:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+    with reported_as_user_errors(f"the other processes cannot be joined at {address}"):
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))

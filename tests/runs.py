@@ -1,0 +1,84 @@
+"""Runs of train_net.py for tests: light models on small shapes, in processes of their own or in this one."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from nl_detectron.engine import main
+
+ROOT = Path(__file__).parents[1]
+MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
+SMALL = (
+    "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.STEPS () "
+    "MODEL.DEVICE cpu"
+).split()
+
+
+def arguments(config: str, output: Path, *others: str) -> list[str]:
+    """Those of train_net.py. Flags have to come before keys of the config."""
+    return ["--config-file", config, *others, *SMALL, "OUTPUT_DIR", str(output)]
+
+
+def environment(root: Path, **variables: str) -> dict[str, str]:
+    return {**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1", **variables}
+
+
+def start(root: Path, *command: str, **variables: str) -> subprocess.Popen:
+    """A Python process with one thread, which finds the shapes below `root`; its output in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", *command],
+        env=environment(root, **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that its workers can be ended with it
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 120) -> str:
+    """What it printed, once it has ended; it is killed if it takes longer."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"not finished after {seconds} s: {process.communicate()[0][-2000:]}")
+
+
+def run_here(*argv: str) -> None:
+    """train_net.py in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes: sums depend on it
+    try:
+        main(argv)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def load(path: Path) -> dict[str, object]:
+    return torch.load(path, weights_only=True)
+
+
+def differences(one: object, other: object, where: str = "") -> list[str]:
+    """Where two checkpoints differ, to the bit; configs name their own folders."""
+    if isinstance(one, torch.Tensor):
+        return [] if one.equal(other) else [where]
+    if isinstance(one, Mapping):
+        if one.keys() != other.keys():
+            return [f"{where}: {sorted(map(str, one.keys() ^ other.keys()))}"]
+        return [
+            place
+            for key in one
+            if key != "config"
+            for place in differences(one[key], other[key], f"{where}.{key}")
+        ]
+    if isinstance(one, (list, tuple)) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [place for k, pair in pairs for place in differences(*pair, f"{where}.{k}")]
+    return [] if one == other else [where]
