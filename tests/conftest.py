@@ -1,6 +1,8 @@
 """What several tests share: light models, small data sets, and the real COCO subset if there is one."""
 
 import os
+import re
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,36 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
+from hypothesis import settings
 
 from nl_detectron import model_zoo
 from nl_detectron.data import datasets_root, register_shapes, write_shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
+
+# The same cases every time; with `--hypothesis-profile thorough` more, and others every time.
+settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile("quick")
+PROPERTY_CASES = "property cases"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator:
+    """Note in a property's last report how many cases passed; reports come back from parallel workers too."""
+    report = yield
+    if call.when == "teardown":
+        passing = re.findall(r"(\d+) passing", getattr(item, "hypothesis_statistics", ""))
+        report.user_properties.append((PROPERTY_CASES, sum(map(int, passing))))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    cases = sum(dict(getattr(report, "user_properties", ())).get(PROPERTY_CASES, 0) for report in reports)
+    if cases:
+        terminalreporter.write_line(f"{cases} property cases passed")
 
 
 @pytest.fixture(autouse=True)

@@ -113,10 +113,10 @@ class NonLocalBlock(CNNBlockBase):
             self._check_input(x)
         y = self._respond(x)
         if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
-            return x + _saturate(self.out(y), x.dtype)
+            return _saturate(x + self.out(y), x.dtype)
         # Autocast would cast the products back to half precision, where they overflow.
         with torch.autocast(x.device.type, enabled=False):
-            return x + _saturate(self.out(y), x.dtype)
+            return _saturate(x + self.out(y), x.dtype)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta (B, d, *S) of x at all positions, phi and g (B, d, *S') at the subsampled ones.
@@ -247,11 +247,15 @@ class _Out:
             return out
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
             if self._is_single_value(out):
-                return torch.zeros_like(out) + self.norm.bias.view(1, -1, *[1] * (out.dim() - 2))
+                weight, bias = (p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters())
+                return (out - out) * weight + bias  # so that every parameter has a gradient, of zeros
         if out.dim() == 4:
             return self.norm(out)
-        # Detectron2's norms want two spatial dimensions; to a norm all positions are alike.
-        return self.norm(out.flatten(2).unsqueeze(3)).view(out.shape)
+        # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of
+        # PyTorch's batch norm are wrong on CPUs where strides left by a view fit both layouts: what goes in
+        # is contiguous, and so is the gradient of a slice.
+        positions = out.flatten(2).unsqueeze(3).contiguous()  # (B, C, N, 1)
+        return self.norm(positions).narrow(2, 0, positions.shape[2]).view(out.shape)
 
     def _is_single_value(self, out: Tensor) -> bool:
         """Whether the norm has one value per statistic: its own mean, so only the bias is left of it.

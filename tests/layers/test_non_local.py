@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from block_cases import PAIRWISE, STRIDES, SUBSAMPLE, randomize
 from detectron2.layers import FrozenBatchNorm2d
 from reference import reference_block
 from torch import nn
@@ -11,21 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron import NonLocalBlock
 
-PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-SUBSAMPLE = ("input", "embedding", "none")
 SIZES = {1: (7,), 2: (5, 4), 3: (2, 3, 4)}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LAYOUTS = ("contiguous", "channels last")
 HALF = (torch.bfloat16, torch.float16)
-
-
-def randomize(block: NonLocalBlock) -> NonLocalBlock:
-    """A block as if trained: no parameter or statistic at its initial value."""
-    for name, tensor in block.state_dict().items():
-        if "running_var" in name:
-            tensor.uniform_(0.5, 2.0)
-        elif tensor.is_floating_point():
-            tensor.copy_(torch.randn_like(tensor) * 0.5)
-    return block
 
 
 @pytest.mark.parametrize("dim", SIZES)
@@ -296,6 +286,44 @@ def test_channels_last_stays(pairwise: str, dim: int, side: int, training: bool)
     torch.testing.assert_close(z, block(x), rtol=1e-4, atol=1e-4)
     z.square().sum().backward()
     assert last.grad.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout_of_dz", LAYOUTS)
+@pytest.mark.parametrize("layout_of_x", LAYOUTS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN"])
+@pytest.mark.parametrize("dim", SIZES)
+def test_gradients_of_mixed_layouts(
+    dim: int, norm: str, batch: int, layout_of_x: str, layout_of_dz: str
+) -> None:
+    """PyTorch's batch norm has wrong ones for some strides of the two."""
+    block = randomize(NonLocalBlock(32, dim=dim, norm=norm)).double()
+    x, dz = torch.randn(2, batch, 32, *SIZES[dim], dtype=torch.float64)
+    x.requires_grad_()
+    inputs = (x, *block.parameters())
+    expected = torch.autograd.grad(block(x), inputs, dz)
+    gradients = torch.autograd.grad(block(STRIDES[layout_of_x](x)), inputs, STRIDES[layout_of_dz](dz))
+    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["BN", "GN"])
+def test_norm_of_single_values_leaves_no_parameter_without_gradient(norm: str) -> None:
+    """Distributed training waits for the gradients of all."""
+    block = randomize(NonLocalBlock(32, norm=norm, pairwise="concatenation"))
+    z = block(torch.randn(1, 32, 1, 1))
+    gradients = torch.autograd.grad(z.sum(), tuple(block.parameters()))
+    named = dict(zip(dict(block.named_parameters()), gradients, strict=True))
+    assert [name for name, gradient in named.items() if gradient.any()] == ["out.norm.bias"]
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_float16_saturates(pairwise: str, norm: str, training: bool) -> None:
+    """Of the sum too: x itself may be close to 65504, and so may W_z y."""
+    block = randomize(NonLocalBlock(32, pairwise=pairwise, norm=norm)).half().train(training)
+    x = (20000 * torch.randn(2, 32, 6, 6)).clamp(-65504, 65504).half()
+    assert block(x).isfinite().all()
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e4])

@@ -5,17 +5,8 @@ import logging
 
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone.resnet import (
-    BasicBlock,
-    BasicStem,
-    BottleneckBlock,
-    DeformBottleneckBlock,
-    ResNet,
-)
-from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, DeformBottleneckBlock
+from small_models import BLOCKS_PER_STAGE, head, order, resnet
 
 from nl_detectron import (
     NonLocalBlock,
@@ -23,53 +14,6 @@ from nl_detectron import (
     insert_non_local_keypoint,
     summarize_non_local,
 )
-
-BLOCKS_PER_STAGE = {
-    18: [2, 2, 2, 2],
-    34: [3, 4, 6, 3],
-    50: [3, 4, 6, 3],
-    101: [3, 4, 23, 3],
-    152: [3, 8, 36, 3],
-}
-
-
-def resnet(
-    blocks: list[int],
-    block_class: type = BasicBlock,
-    freeze_at: int = 0,
-    out_features: tuple[str, ...] = ("res2", "res3", "res4", "res5"),
-    **arguments: object,
-) -> ResNet:
-    """A ResNet with few channels."""
-    stages, in_channels = [], 8
-    for stage, (count, out_channels) in enumerate(zip(blocks, (8, 16, 32, 64), strict=True)):
-        if block_class is not BasicBlock:
-            arguments["bottleneck_channels"] = 8
-        stages.append(
-            ResNet.make_stage(
-                block_class,
-                count,
-                stride_per_block=[1 if stage == 0 else 2] + [1] * (count - 1),
-                in_channels=in_channels,
-                out_channels=out_channels,
-                **arguments,
-            )
-        )
-        in_channels = out_channels
-    return ResNet(BasicStem(3, 8), stages, out_features=list(out_features), freeze_at=freeze_at)
-
-
-def head(convolutions: int = 8) -> KRCNNConvDeconvUpsampleHead:
-    return KRCNNConvDeconvUpsampleHead(
-        ShapeSpec(channels=16, height=14, width=14),
-        num_keypoints=17,
-        conv_dims=[32] * convolutions,
-        loss_normalizer=1.0,
-    )
-
-
-def order(stage: torch.nn.Sequential) -> list[str]:
-    return [name for name, _ in stage.named_children()]
 
 
 @pytest.mark.parametrize("depth", BLOCKS_PER_STAGE)
@@ -98,28 +42,6 @@ def test_index(indices: list[int], expected: list[str]) -> None:
     insert_non_local(model, {"res4": indices})
     assert order(model.res4) == expected
     assert model.stages[2] is model.res4  # ResNet.forward walks `stages`
-
-
-@settings(deadline=None, max_examples=25)
-@given(data=st.data(), blocks=st.lists(st.integers(1, 6), min_size=4, max_size=4))
-def test_any_placement_keeps_the_keys_and_the_order(data: st.DataObject, blocks: list[int]) -> None:
-    places = {
-        f"res{2 + i}": data.draw(st.lists(st.integers(0, n), unique=True)) for i, n in enumerate(blocks)
-    }
-    if not any(places.values()):
-        places["res4"] = [0]
-    model = resnet(blocks)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    insert_non_local(model, places)
-    after = model.state_dict()
-    assert all(after[name].equal(tensor) for name, tensor in before.items())
-    assert all("non_local_" in name for name in set(after) - set(before))
-    for stage, n in zip(model.stages, blocks, strict=True):
-        asked = places[f"res{2 + model.stages.index(stage)}"]
-        expected = []
-        for k in range(n + 1):
-            expected += [f"non_local_{k}"] * (k in asked) + [str(k)] * (k < n)
-        assert order(stage) == expected
 
 
 @pytest.mark.parametrize("block_class", [BasicBlock, BottleneckBlock], ids=["basic", "bottleneck"])
