@@ -7,7 +7,7 @@ batch k of a seed is the same in whichever way a run comes to it, and with howev
 
 import itertools
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -91,11 +91,7 @@ class TrainLoader:
         )
         for number, (batch, broken) in enumerate(loader, self.start):
             self.broken |= broken
-            if len(self.broken) > self.skip_broken:
-                raise UserError(
-                    f"--skip-broken must be at least {len(self.broken)} to go on; got {self.skip_broken}. "
-                    + "; ".join(self.broken.values())
-                )
+            refuse_more_broken(self.broken.values(), self.skip_broken)
             self.images = [image["file_name"] for image in batch]
             _seed(self.seed, _STEP, number, comm.get_rank())
             yield batch
@@ -143,14 +139,29 @@ class _Images(Dataset):
             record = self._dataset[index]
             _seed(self._seed, _IMAGE, position)
             try:
-                with reported_as_user_errors(f"{record['file_name']} cannot be used"):
-                    return self._mapper(record)
+                return mapped(record, self._mapper)
             except (UserError, OSError) as error:
                 if attempt == self._skip_broken:
                     raise
                 broken[record["file_name"]] = str(error)
             numbers = np.random.default_rng((self._seed, _SUBSTITUTE, position, attempt))
             index = int(numbers.integers(len(self._dataset)))
+
+
+def mapped(record: Record, mapper: Callable[[Record], Record]) -> Record:
+    """What a mapper makes of an image.
+
+    Raises:
+        UserError, OSError: naming the file, for what is wrong with it.
+    """
+    with reported_as_user_errors(f"{record['file_name']} cannot be used"):
+        return mapper(record)
+
+
+def refuse_more_broken(reasons: Collection[str], most: int) -> None:
+    """Refuse to go on after more than `most` images that could not be read."""
+    if len(reasons) > most:
+        raise UserError(f"--skip-broken must be {len(reasons)} or more; got {most}. {'; '.join(reasons)}")
 
 
 def _seed(*numbers: int) -> None:

@@ -15,6 +15,7 @@ from nl_detectron.checkpoint import last_whole_checkpoint
 from nl_detectron.config import check_placement_is_used, get_cfg
 from nl_detectron.errors import UserError, reported_as_user_errors
 
+from .precision import check_precision
 from .processes import check_torchrun, count_processes, under_torchrun
 
 COCO_KEYPOINTS = 17  # whose sigmas COCO's evaluation has of itself
@@ -70,6 +71,7 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
 def check_config(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
     """What the config says of itself; arguments and errors are those of `check`."""
     check_placement_is_used(cfg, given)
+    check_precision(cfg)
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST must name a data set to evaluate on; got none.")
     if not args.eval_only and not cfg.DATASETS.TRAIN:

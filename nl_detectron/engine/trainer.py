@@ -15,6 +15,7 @@ from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu
+from nl_detectron.data.evaluation_loader import EvaluationLoader
 from nl_detectron.data.train_loader import TrainLoader, build_train_loader
 from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
@@ -117,6 +118,10 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Batches that follow from SEED and the iteration alone, so that a training can be resumed."""
         return build_train_loader(cfg, cls.skip_broken)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> EvaluationLoader:
+        return EvaluationLoader(cfg, dataset_name, cls.skip_broken)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

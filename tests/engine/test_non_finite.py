@@ -1,0 +1,72 @@
+"""A loss that is not finite: what is said, what is saved, and that it can be seen again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from runs import MASK, arguments, differences, load, run_here
+
+from nl_detectron.engine import Trainer
+
+# 1e30 times what is learned in the first step; the losses of the second one are inf or nan.
+DIVERGING = (
+    "SEED 1 SOLVER.MAX_ITER 5 SOLVER.BASE_LR 1e30 SOLVER.WARMUP_ITERS 0 SOLVER.CLIP_GRADIENTS.ENABLED False"
+).split()
+
+
+def stopped(*argv: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run_here(*argv)
+    return ended.value.code
+
+
+def test_diverged_proposals_are_reported_and_can_be_seen_again(shapes_root: Path, tmp_path: Path) -> None:
+    """Detectron2's RPN stops in the forward pass."""
+    output = tmp_path / "run"
+    message = stopped(*arguments(MASK, output, *DIVERGING))
+    folder = output / "non_finite_1"
+    step = json.loads((folder / "step.json").read_text())
+    assert step["step"] == 1
+    assert step["reason"] == "Predicted boxes or scores contain Inf/NaN. Training has diverged"
+    assert len(step["images"]) == 2
+    images = ", ".join(step["images"])
+    assert message == (
+        f"error: the losses of step 1 must be finite; {step['reason']} (of {images}). Lower SOLVER.BASE_LR, or "
+        f"see what is wrong with the images. --config-file {folder / 'config.yaml'} --resume repeats this step."
+    )
+    assert "\n" not in message
+
+    again = stopped("--config-file", str(folder / "config.yaml"), "--resume")
+    repeated = folder / "non_finite_1"
+    assert again == message.replace(str(folder), str(repeated))
+    before, then = (load(path / "model_before.pth") for path in (folder, repeated))
+    differing = differences(before, then)
+    assert differing
+    assert all(
+        "running_" in key or "num_batches" in key for key in differing
+    )  # of BN, by a forward pass each
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_is_named_before_it_changes_anything(
+    value: float, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_model = Trainer.build_model.__func__
+
+    def with_a_bad_loss(cls: type[Trainer], cfg: object) -> torch.nn.Module:
+        model = build_model(cls, cfg)
+        model.register_forward_hook(
+            lambda module, inputs, losses: losses | {"loss_mask": torch.tensor(value)}
+        )
+        return model
+
+    monkeypatch.setattr(Trainer, "build_model", classmethod(with_a_bad_loss))
+    message = stopped(*arguments(MASK, tmp_path, "SEED", "1", "SOLVER.MAX_ITER", "5"))
+    assert f"the losses of step 0 must be finite; loss_mask is {value} (of " in message
+    monkeypatch.undo()
+    fresh = tmp_path / "fresh"
+    run_here(*arguments(MASK, fresh, "SEED", "1", "SOLVER.MAX_ITER", "1", "SOLVER.BASE_LR", "0."))
+    saved = load(tmp_path / "non_finite_0" / "model_before.pth")
+    assert saved["iteration"] == -1
+    assert differences(saved["model"], load(fresh / "model_final.pth")["model"]) == []

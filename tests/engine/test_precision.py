@@ -1,0 +1,80 @@
+"""Half precision: what computes in it, and what that changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from runs import KEYPOINT, MASK, arguments, load, run_here
+
+from nl_detectron import get_cfg
+from nl_detectron.engine import Trainer
+from nl_detectron.engine.precision import autocast, check_precision
+
+LIGHT = (MASK, KEYPOINT, MASK.replace("_nl", ""), KEYPOINT.replace("_nl_head", ""))
+HALF = ("SOLVER.AMP.PRECISION", "bfloat16")
+
+
+@pytest.mark.parametrize("config", LIGHT)
+def test_every_light_config_trains_and_evaluates_in_bfloat16(
+    config: str, shapes_root: Path, tmp_path: Path
+) -> None:
+    run_here(*arguments(config, tmp_path, *HALF, "SOLVER.MAX_ITER", "2", "SEED", "1"))
+    state = load(tmp_path / "model_final.pth")["model"]
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+    assert all(value.isfinite().all() for value in state.values())
+    assert (tmp_path / "inference" / "coco_instances_results.json").is_file()
+
+
+def test_training_evaluation_and_tta_compute_in_it(
+    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path
+) -> None:
+    mask_cfg.OUTPUT_DIR, mask_cfg.SOLVER.AMP.PRECISION = str(tmp_path), "bfloat16"
+    mask_cfg.SOLVER.MAX_ITER, mask_cfg.SOLVER.STEPS, mask_cfg.TEST.AUG.MIN_SIZES = 1, (), (64, 96)
+    trainer = Trainer(mask_cfg)
+    seen = []
+    for name in ("backbone.bottom_up.res4.0.conv1", "backbone.bottom_up.res4.non_local_1.theta"):
+        module = trainer.model.get_submodule(name)
+        module.register_forward_hook(
+            lambda module, inputs, output: seen.append((module.training, output.dtype))
+        )
+    trainer.train()
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}
+    seen.clear()
+    trainer.test_with_tta(mask_cfg, trainer.model)
+    assert set(seen) == {(False, torch.bfloat16)}
+
+
+def test_without_it_the_model_is_detectron2s(mask_cfg: CfgNode, shapes_root: Path) -> None:
+    assert "forward" not in vars(Trainer.build_model(mask_cfg))
+
+
+@pytest.mark.parametrize(
+    ("device", "scaled", "precision", "message"),
+    [
+        (
+            "cpu",
+            False,
+            "float16",
+            "SOLVER.AMP.PRECISION must be 'bfloat16' without a GPU or SOLVER.AMP.ENABLED",
+        ),
+        (
+            "cuda",
+            False,
+            "float16",
+            "SOLVER.AMP.PRECISION must be 'bfloat16' without a GPU or SOLVER.AMP.ENABLED",
+        ),
+        ("cuda", True, "float64", "SOLVER.AMP.PRECISION must be 'float16', 'bfloat16' or ''"),
+    ],
+)
+def test_refused(device: str, scaled: bool, precision: str, message: str) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = device, scaled, precision
+    with pytest.raises(ValueError, match=message):
+        autocast(cfg)
+
+
+def test_float16_with_scaled_gradients_is_for_gpus() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"
+    check_precision(cfg)
