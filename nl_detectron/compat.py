@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -46,17 +46,18 @@ def build_seeded_train_loader(
     return build_detection_train_loader(dataset=dataset, sampler=sampler, **arguments)
 
 
-def train_loader_arguments(cfg: CfgNode, seed: int) -> dict[str, object]:
+def train_loader_arguments(cfg: CfgNode, mapper: Callable | None, seed: int) -> dict[str, object]:
     """The data set, sampler and mapper that Detectron2's training loader has for a config, and its numbers.
 
     Args:
+        mapper: another one than Detectron2's.
         seed: of the order. Main takes it from SEED, 0.5 draws it from numpy's generator.
     """
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SEED = seed
     np.random.seed(seed % 2**32)
-    return _train_loader_from_config(cfg)
+    return _train_loader_from_config(cfg, mapper)
 
 
 def create_local_process_group(processes: int) -> None:

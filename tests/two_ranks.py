@@ -47,8 +47,8 @@ def assert_equal_in_all_ranks(model: nn.Module) -> None:
 def equal_steps(cfg: CfgNode) -> None:
     """One step on two ranks of two images is one step on one rank of four.
 
-    With losses that are means over as many terms in each rank, and nothing drawn: as many RoIs an image in all
-    of them, no masks, and the first proposals of each image instead of random ones.
+    With losses that are means over as many terms in each rank, and nothing drawn: as many RoIs an image in
+    all of them, no masks, and the first proposals of each image instead of random ones.
     """
     cfg.MODEL.MASK_ON = False
     cfg.MODEL.RESNETS.NORM = cfg.MODEL.NON_LOCAL.NORM = cfg.MODEL.FPN.NORM = "GN"

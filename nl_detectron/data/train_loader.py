@@ -29,17 +29,21 @@ Place = Mapping[
 _STEP, _IMAGE, _SUBSTITUTE = range(3)  # what a seed is for
 
 
-def build_train_loader(cfg: CfgNode, skip_broken: int = 0) -> "TrainLoader":
+def build_train_loader(
+    cfg: CfgNode, *, mapper: Callable[[Record], Record] | None = None, skip_broken: int = 0
+) -> "TrainLoader":
     """The loader of a config: the images, sampler and mapper are those of Detectron2's own loader.
 
     Args:
+        mapper: another one.
         skip_broken: how many images may be replaced because they cannot be read.
 
     Raises:
         UserError: if the training sets cannot be read.
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-    return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, seed))
+    arguments = train_loader_arguments(cfg, mapper, seed)
+    return TrainLoader(seed=seed, skip_broken=skip_broken, **arguments)
 
 
 class TrainLoader:

@@ -83,10 +83,11 @@ class Trainer(DefaultTrainer):
         try:
             super().run_step()
         except FloatingPointError as error:
-            raise stopped_by(error, self, self.data_loader.images) from error
+            images = getattr(self.data_loader, "images", ["the images of a loader of yours"])
+            raise stopped_by(error, self, images) from error
 
     def _report_broken(self) -> None:
-        broken = dict(ChainMap(*comm.gather(self.data_loader.broken)))  # of all processes
+        broken = dict(ChainMap(*comm.gather(getattr(self.data_loader, "broken", {}))))  # of all processes
         if broken:
             listed = "\n  ".join(broken.values())
             logger.warning("%d images could not be read, and others were taken:\n  %s", len(broken), listed)
@@ -117,7 +118,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """Batches that follow from SEED and the iteration alone, so that a training can be resumed."""
-        return build_train_loader(cfg, cls.skip_broken)
+        return build_train_loader(cfg, skip_broken=cls.skip_broken)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> EvaluationLoader:

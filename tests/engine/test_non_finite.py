@@ -30,10 +30,10 @@ def test_diverged_proposals_are_reported_and_can_be_seen_again(shapes_root: Path
     assert step["step"] == 1
     assert step["reason"] == "Predicted boxes or scores contain Inf/NaN. Training has diverged"
     assert len(step["images"]) == 2
-    images = ", ".join(step["images"])
+    images, config = ", ".join(step["images"]), folder / "config.yaml"
     assert message == (
-        f"error: the losses of step 1 must be finite; {step['reason']} (of {images}). Lower SOLVER.BASE_LR, or "
-        f"see what is wrong with the images. --config-file {folder / 'config.yaml'} --resume repeats this step."
+        f"error: the losses of step 1 must be finite; {step['reason']} (of {images}). Lower SOLVER.BASE_LR, "
+        f"or see what is wrong with the images. --config-file {config} --resume repeats this step."
     )
     assert "\n" not in message
 
@@ -42,10 +42,8 @@ def test_diverged_proposals_are_reported_and_can_be_seen_again(shapes_root: Path
     assert again == message.replace(str(folder), str(repeated))
     before, then = (load(path / "model_before.pth") for path in (folder, repeated))
     differing = differences(before, then)
-    assert differing
-    assert all(
-        "running_" in key or "num_batches" in key for key in differing
-    )  # of BN, by a forward pass each
+    assert differing  # of BN, by a forward pass each
+    assert all("running_" in key or "num_batches" in key for key in differing)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
