@@ -80,20 +80,23 @@ class _Objects:
         boxes = self._numbers("bbox", range(len(self)), 4)
         is_size = np.array([object_["bbox_mode"] == BoxMode.XYWH_ABS for object_ in self.all])
         boxes[is_size, 2:] += boxes[is_size, :2]
+        for index in np.flatnonzero(
+            (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+        ):  # Detectron2 swaps the corners
+            what = f"bbox must have sides of 0 or more; got {self.all[index]['bbox']}."
+            self._refuse(index, f"{what} Correct it, or leave the object out.")
         self.boxes = boxes  # (R, 4): x0, y0, x1, y1
         return True
 
     def check_classes(self) -> None:
         count = len(MetadataCatalog.get(self.name).get("thing_classes") or ()) or np.inf
-        classes = {object_.get("category_id") for object_ in self.all}
-        if not all(_is_index(k, count) for k in classes):
-            rule = f"a whole number from 0 to {count - 1}, as thing_classes has"
-            self._check("category_id", lambda k: _is_index(k, count), rule)
+        rule = f"a whole number from 0 to {count - 1}, as thing_classes has"
+        self._check("category_id", lambda k: isinstance(k, (int, np.integer)) and 0 <= k < count, rule)
 
     def check_keypoints(self) -> None:
         """As many as the data set has names for: x, y and visibility of each."""
         if names := MetadataCatalog.get(self.name).get("keypoint_names"):
-            having = [k for k, object_ in enumerate(self.all) if "keypoints" in object_]
+            having = [k for k, object_ in enumerate(self.all) if len(object_.get("keypoints", ()))]
             self._numbers("keypoints", having, 3 * len(names))
 
     def check_segmentations(self, mask_format: str | None) -> None:
@@ -116,7 +119,7 @@ class _Objects:
 
     def warn_of_areas(self) -> None:
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        self._warn((sides <= 0).any(axis=1), "have boxes without area, which Detectron2 drops in training")
+        self._warn((sides == 0).any(axis=1), "have boxes without area, which Detectron2 drops in training")
 
     def warn_of_outside(self) -> None:
         sizes = np.array([(r.get("width", np.inf), r.get("height", np.inf)) for r in self.records], float)
@@ -176,10 +179,6 @@ def _is_number(value: object) -> bool:
 
 def _are_numbers(values: object) -> bool:
     return isinstance(values, (Sequence, np.ndarray)) and all(map(_is_number, values))
-
-
-def _is_index(value: object, count: float) -> bool:
-    return isinstance(value, (int, np.integer)) and 0 <= value < count
 
 
 def _is_full_list(value: object) -> bool:

@@ -26,21 +26,21 @@ def merge_file(cfg: CfgNode, path: str) -> Mapping[str, object]:
         OSError: if the file itself cannot be read.
     """
     with reported_as_user_errors(path):
-        _check_once(path)
+        _check_keys(path)
         content = _load(path)
-        if not isinstance(content, Mapping):
-            raise UserError(f"{path} must be a YAML of sections and keys, like MODEL: ...; it is not.")
         _merge_content(cfg, path, content)
     return content
 
 
-def _load(path: str) -> object:
+def _load(path: str) -> Mapping[str, object]:
     try:
         return CfgNode.load_yaml_with_base(path, allow_unsafe=True)  # as merge_from_file does
     except OSError as error:
         raise UserError(f"{path}: its _BASE_ {error.filename} cannot be read: {error.strerror}.") from None
     except RecursionError:
         raise UserError(f"{path}: its _BASE_ leads back to itself.") from None
+    except (AttributeError, TypeError):
+        raise UserError(f"{path}: its _BASE_ must be the path of a config, and is not.") from None
 
 
 def _merge_content(cfg: CfgNode, path: str, content: Mapping[str, object]) -> None:
@@ -61,18 +61,19 @@ def _pairs(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", value
 
 
-def _check_once(path: str) -> None:
-    """Refuse a key that is there twice, of which YAML would take the last."""
+def _check_keys(path: str) -> None:
+    """Refuse what is no mapping, and a key that is there twice, of which YAML would take the last."""
     with open(path, encoding="utf-8") as file:
-        nodes = [yaml.compose(file, yaml.SafeLoader)]
+        root = yaml.compose(file, yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{path} must be a YAML of sections and keys, like MODEL: ...; it is not.")
+    nodes = [root]
     while nodes:
-        node = nodes.pop()
-        if not isinstance(node, yaml.MappingNode):
-            continue
-        keys = [key.value for key, _ in node.value]
+        pairs = nodes.pop().value
+        keys = [key.value for key, _ in pairs]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise UserError(f"{path} must have each key once; {twice[0]!r} is there {len(twice)} times.")
-        nodes += [value for _, value in node.value]
+        nodes += [value for _, value in pairs if isinstance(value, yaml.MappingNode)]
 
 
 def merge_options(cfg: CfgNode, words: Sequence[str]) -> None:

@@ -190,7 +190,8 @@ def check_metrics(name: str) -> None:
 
 def read_dataset(key: str, name: str) -> list[dict[str, object]]:
     """The images of a data set, as Detectron2 reads them; at least one."""
-    with reported_as_user_errors(f"{key}: {name!r} cannot be read"):
+    json_file = MetadataCatalog.get(name).get("json_file")
+    with reported_as_user_errors(f"{key}: {name!r} cannot be read{f' from {json_file}' * bool(json_file)}"):
         images = DatasetCatalog.get(name)
     if not images:
         raise UserError(f"{key} must name data sets with images; {name!r} has none.")

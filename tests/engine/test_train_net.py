@@ -117,12 +117,6 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_resume_of_a_checkpoint_that_is_gone(shapes_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
-    with pytest.raises(SystemExit, match=r"last_checkpoint names; got 'model_0000099.pth', and there is no"):
-        main(["--config-file", MASK, "--resume", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)])
-
-
 def test_config_of_a_baseline_run_is_no_config_of_blocks(shapes_root: Path, tmp_path: Path) -> None:
     """It has all keys of MODEL.NON_LOCAL, at their defaults, because the run wrote it."""
     cfg = model_zoo.get_config(MASK.replace("_nl", ""))
