@@ -5,6 +5,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from zipfile import is_zipfile
@@ -86,6 +87,12 @@ def check_config(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = 
         raise UserError("DATASETS.TEST must name a data set to evaluate on; got none.")
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN must name a data set to train on; got none.")
+    cuts_polygons = cfg.INPUT.CROP.ENABLED and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
+    if cuts_polygons and not args.eval_only and find_spec("shapely") is None:
+        raise UserError(
+            "INPUT.CROP.ENABLED must be False where the package shapely is not installed, which cuts the "
+            "polygons of masks; got True. Install it, or set INPUT.MASK_FORMAT to 'bitmask'."
+        )
     if cfg.TEST.AUG.ENABLED and (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN"):
         raise UserError(
             "TEST.AUG.ENABLED must be False for this model; got True. "

@@ -7,7 +7,6 @@ word. A default is left alone, and so is a key that this version of it has not.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
-from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -200,8 +199,6 @@ def _relations(cfg: CfgNode) -> Iterator[tuple[str, str, bool]]:
     yield "INPUT.MIN_SIZE_TRAIN", "2 sizes to sample a range", not is_range or len(sizes) == 2
     is_relative = crop.ENABLED and crop.TYPE.startswith("relative")
     yield "INPUT.CROP.SIZE", f"1 at most to be {crop.TYPE}", not is_relative or max(crop.SIZE) <= 1
-    cuts_polygons = crop.ENABLED and model.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
-    yield "INPUT.CROP.ENABLED", "False without the package shapely", not cuts_polygons or has_shapely()
     count = len(model.PIXEL_MEAN)
     yield "MODEL.PIXEL_STD", f"as many numbers as MODEL.PIXEL_MEAN, {count}", len(model.PIXEL_STD) == count
     for name in ("RPN", "ROI_HEADS"):
@@ -211,8 +208,3 @@ def _relations(cfg: CfgNode) -> Iterator[tuple[str, str, bool]]:
     has_layers = model.ROI_BOX_HEAD.NUM_FC + model.ROI_BOX_HEAD.NUM_CONV > 0
     needs_layers = model.ROI_BOX_HEAD.NAME == "FastRCNNConvFCHead"
     yield "MODEL.ROI_BOX_HEAD.NUM_FC", "1 or more where NUM_CONV is 0", has_layers or not needs_layers
-
-
-def has_shapely() -> bool:
-    """Whether polygons can be cut, for which fvcore takes it."""
-    return find_spec("shapely") is not None

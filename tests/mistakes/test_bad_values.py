@@ -3,10 +3,14 @@
 import re
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
+import detectron2.model_zoo
 import pytest
 
 from nl_detectron import get_cfg
+from nl_detectron.engine.merging import merge_file
+from nl_detectron.engine.values import check_values
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
@@ -248,11 +252,23 @@ def test_keys_that_depend_on_others(options: str, message: str, refused: Refused
     assert re.search(message, refused("--config-file", MASK, *shlex.split(options)))
 
 
+def test_nothing_right_is_refused() -> None:
+    """Every config of Detectron2's model zoo."""
+    configs = sorted((Path(detectron2.model_zoo.__file__).parent / "configs").rglob("*.yaml"))
+    assert len(configs) > 50
+    for config in configs:
+        cfg = get_cfg()
+        merge_file(cfg, str(config))
+        check_values(cfg)
+
+
 def test_polygons_are_cut_by_shapely(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which Detectron2 does not install; without it, the first step would fail."""
-    monkeypatch.setattr("nl_detectron.engine.values.has_shapely", lambda: False)
-    message = refused("--config-file", MASK, "INPUT.CROP.ENABLED", "True")
-    assert message == "INPUT.CROP.ENABLED must be False without the package shapely; got True."
+    monkeypatch.setattr("nl_detectron.engine.preflight.find_spec", lambda name: None)
+    crop = ("--config-file", MASK, "INPUT.CROP.ENABLED", "True")
+    assert "must be False where the package shapely is not installed" in refused(*crop)
+    assert "shapely" not in refused(*crop, "INPUT.MASK_FORMAT", "bitmask", "MODEL.WEIGHTS", "no.pth")
+    assert "shapely" not in refused(crop[0], crop[1], "--eval-only", *crop[2:], "MODEL.WEIGHTS", "no.pth")
 
 
 def test_a_gpu_that_is_not_there(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
