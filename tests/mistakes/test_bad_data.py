@@ -237,6 +237,11 @@ RLE = {"size": [40, 60], "counts": "a"}
     [
         ({"bbox_mode": None}, None, "bbox_mode must be a BoxMode; got None"),
         ({"bbox": None}, None, "bbox must be 4 finite numbers; got None"),
+        (
+            {"bbox": [9, 9, 9, -3]},
+            None,
+            r"bbox must have sides of 0 or more; got \[9, 9, 9, -3\]. Correct it",
+        ),
         ({"bbox": 5}, None, "bbox must be 4 finite numbers; got 5"),
         (
             {"category_id": 2},
