@@ -81,7 +81,7 @@ class Checkpointer(DetectionCheckpointer):
             return super()._load_file(filename)
         except pickle.UnpicklingError:  # whose message recommends to run whatever is in it
             raise UserError(
-                "it is not a checkpoint, or holds other things than tensors and numbers"
+                f"{filename} is not a checkpoint, or holds other things than tensors and numbers"
             ) from None
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:

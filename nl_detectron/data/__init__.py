@@ -4,11 +4,13 @@ Importing it registers the drawn one with Detectron2.
 """
 
 from .builtin import datasets_root, register_shapes
+from .checks import check_records
 from .coco_format import write_shapes
 from .register import add_register_coco, register_coco, register_from
 
 __all__ = [
     "add_register_coco",
+    "check_records",
     "datasets_root",
     "register_coco",
     "register_from",

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 Category = Annotation = Mapping[str, object]
 
 _FIELDS = {  # what Detectron2 reads, and of what type
-    "images": {"id": (int, str), "file_name": str},
+    "images": {"id": (int, str), "file_name": str, "height": (int, float), "width": (int, float)},
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": (int, str), "category_id": int, "bbox": list},
 }

@@ -21,7 +21,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from nl_detectron.compat import train_loader_arguments
 from nl_detectron.errors import UserError, reported_as_user_errors
 
-Record = Mapping[str, object]  # Detectron2's dictionary of an image
+from .checks import Record, check_records
+
 Place = Mapping[
     str, int
 ]  # of an image in the order: its `position` from 0, its `index`, `width` and `height`
@@ -39,10 +40,12 @@ def build_train_loader(
         skip_broken: how many images may be replaced because they cannot be read.
 
     Raises:
-        UserError: if the training sets cannot be read.
+        UserError: naming the image and the object that cannot be learned from.
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     arguments = train_loader_arguments(cfg, mapper, seed)
+    mask_format = cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None
+    check_records(cfg.DATASETS.TRAIN[0], arguments["dataset"], mask_format)
     return TrainLoader(seed=seed, skip_broken=skip_broken, **arguments)
 
 

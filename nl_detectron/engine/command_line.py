@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Mapping
 
 import torch
 from detectron2.config import CfgNode
@@ -10,8 +11,9 @@ from detectron2.engine import default_argument_parser
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
 from nl_detectron.data import add_register_coco, register_from
-from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.errors import UserError
 
+from .merging import merge_file, merge_options
 from .preflight import check_types
 
 EPILOG = """
@@ -99,13 +101,12 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
         OSError: if a file of it cannot be read.
     """
     if not args.config_file:
-        raise UserError("--config-file must be given. The configs are in configs/.")
+        before = f" before {args.opts[0]!r}" if args.opts else ""
+        raise UserError(f"--config-file must be given{before}. The configs are in configs/.")
     args.config_file = find_config(args.config_file)
     cfg = get_cfg()
-    with reported_as_user_errors(args.config_file):
-        cfg.merge_from_file(args.config_file)
-        given = _non_local_keys(args.config_file)
-        cfg.merge_from_list(args.opts)
+    given = _non_local_keys(merge_file(cfg, args.config_file))
+    merge_options(cfg, args.opts)
     check_types(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         print("No GPU is available: MODEL.DEVICE is set to cpu.")
@@ -117,12 +118,11 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     return cfg, {*given, *args.opts[::2]}
 
 
-def _non_local_keys(config_file: str) -> set[str]:
+def _non_local_keys(content: Mapping[str, object]) -> set[str]:
     """The keys of MODEL.NON_LOCAL that a config file and its bases give, even if at their defaults.
 
     A file that gives all of them was written by a run, whose defaults they may be: it gives none.
     """
-    content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)  # as merge_from_file does
     given = content.get("MODEL", {}).get("NON_LOCAL", {})
     is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
     return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}

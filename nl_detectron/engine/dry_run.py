@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import check_image_size, read_image
@@ -150,10 +149,6 @@ class DryRun:
 
     def _learning_rate(self) -> Iterator[Line]:
         solver = self._scaled.SOLVER
-        if not (solver.BASE_LR > 0 and solver.MAX_ITER > 0 and solver.IMS_PER_BATCH > 0):
-            rule = "above zero, as SOLVER.MAX_ITER and SOLVER.IMS_PER_BATCH"
-            values = f"{solver.BASE_LR}, {solver.MAX_ITER} and {solver.IMS_PER_BATCH}"
-            raise UserError(f"SOLVER.BASE_LR must be {rule}; got {values}.")
         with reported_as_user_errors("Detectron2 cannot set up this schedule"):
             optimizer = DefaultTrainer.build_optimizer(self.cfg, self.model)
             DefaultTrainer.build_lr_scheduler(self._scaled, optimizer)
@@ -178,16 +173,12 @@ class DryRun:
             yield "warn", f"{text}, which lowers AP: it is computed from unsure detections too. Use 0.05"
 
     def _output(self) -> Iterator[Line]:
-        folder = Path(self.cfg.OUTPUT_DIR).absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        try:
-            with TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            raise UserError(
-                f"OUTPUT_DIR must be a folder to write to; {existing} is not: {error.strerror}"
-            ) from None
-        holds = "holds a checkpoint" if (folder / "last_checkpoint").is_file() else "can be written"
+        preflight.check_output(self.cfg.OUTPUT_DIR)
+        holds = (
+            "holds a checkpoint"
+            if (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+            else "can be written"
+        )
         yield "ok", f"{self.cfg.OUTPUT_DIR} {holds}"
 
 

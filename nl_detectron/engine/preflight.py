@@ -5,7 +5,10 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
+from zipfile import is_zipfile
 
 import torch
 from detectron2.config import CfgNode
@@ -13,11 +16,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from nl_detectron.checkpoint import last_whole_checkpoint
 from nl_detectron.config import check_placement_is_used, get_cfg
+from nl_detectron.data import check_records
 from nl_detectron.errors import UserError, reported_as_user_errors
 
 from .precision import check_precision
 from .processes import check_torchrun, count_processes, under_torchrun
+from .values import check_values
 
+_NEEDED = 2**20  # bytes in OUTPUT_DIR, for a log
 COCO_KEYPOINTS = 17  # whose sigmas COCO's evaluation has of itself
 
 
@@ -31,12 +37,19 @@ def check_types(cfg: CfgNode) -> None:
     sides = cfg.INPUT.MIN_SIZE_TRAIN
     if not sides or not all(isinstance(side, int) for side in sides):
         raise UserError(f"INPUT.MIN_SIZE_TRAIN must be a tuple of lengths in pixels; got {sides!r}.")
+    _check_device(cfg.MODEL.DEVICE)
+
+
+def _check_device(name: str) -> None:
     try:
-        torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(name)
     except RuntimeError:
-        raise UserError(
-            f"MODEL.DEVICE must be a device like 'cuda' or 'cpu'; got {cfg.MODEL.DEVICE!r}."
-        ) from None
+        device = torch.device("meta")  # which has no numbers
+    if device.type == "meta":
+        raise UserError(f"MODEL.DEVICE must be a device like 'cuda' or 'cpu'; got {name!r}.")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count and (device.index or 0) >= count:
+        raise UserError(f"MODEL.DEVICE must be one of the {count} GPUs, from 'cuda:0' on; got {name!r}.")
 
 
 def _refuse_none(node: CfgNode, defaults: CfgNode, prefix: str = "") -> None:
@@ -66,16 +79,24 @@ def check(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> 
     check_names(cfg, args)
     check_weights(cfg, args)
     check_processes(cfg, args)
+    check_output(cfg.OUTPUT_DIR)
 
 
 def check_config(cfg: CfgNode, args: argparse.Namespace, given: Iterable[str] = ()) -> None:
     """What the config says of itself; arguments and errors are those of `check`."""
+    check_values(cfg)
     check_placement_is_used(cfg, given)
     check_precision(cfg)
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST must name a data set to evaluate on; got none.")
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN must name a data set to train on; got none.")
+    cuts_polygons = cfg.INPUT.CROP.ENABLED and cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon"
+    if cuts_polygons and not args.eval_only and find_spec("shapely") is None:
+        raise UserError(
+            "INPUT.CROP.ENABLED must be False where the package shapely is not installed, which cuts the "
+            "polygons of masks; got True. Install it, or set INPUT.MASK_FORMAT to 'bitmask'."
+        )
     if cfg.TEST.AUG.ENABLED and (cfg.MODEL.KEYPOINT_ON or cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN"):
         raise UserError(
             "TEST.AUG.ENABLED must be False for this model; got True. "
@@ -185,10 +206,12 @@ def check_metrics(name: str) -> None:
 
 def read_dataset(key: str, name: str) -> list[dict[str, object]]:
     """The images of a data set, as Detectron2 reads them; at least one."""
-    with reported_as_user_errors(f"{key}: {name!r} cannot be read"):
+    json_file = MetadataCatalog.get(name).get("json_file")
+    with reported_as_user_errors(f"{key}: {name!r} cannot be read{f' from {json_file}' * bool(json_file)}"):
         images = DatasetCatalog.get(name)
     if not images:
         raise UserError(f"{key} must name data sets with images; {name!r} has none.")
+    check_records(name, images)
     return images
 
 
@@ -239,4 +262,29 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> str:
             f"MODEL.WEIGHTS must be a file or a URL; got {weights!r}, and there is no such file. "
             'Correct the path, or set it to "" to start from scratch.'
         )
+    if weights and "://" not in weights:
+        _check_is_whole(Path(path))
     return weights
+
+
+def _check_is_whole(path: Path) -> None:
+    """Refuse what was not written to its end: an empty file, or the beginning of a zip, as .pth are."""
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not path.stat().st_size or (is_zip and not is_zipfile(path)):
+        raise UserError(
+            f"MODEL.WEIGHTS must be a whole checkpoint; {str(path)!r} is empty or cut short. Get it again."
+        )
+
+
+def check_output(output_dir: str) -> None:
+    """Refuse a folder that cannot be made, or not be written to."""
+    folder = Path(output_dir).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(bytes(_NEEDED))
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR must be a folder to write to; {existing} is not: {error.strerror}."
+        ) from None

@@ -75,7 +75,7 @@ def test_retinanet_has_a_rate_and_a_threshold_of_its_own(dry_run: DryRun) -> Non
 
 
 def test_what_depends_on_a_failure_is_left_out(dry_run: DryRun) -> None:
-    code, lines = dry_run("MODEL.BACKBONE.NAME", "no_backbone")
+    code, lines = dry_run("MODEL.RESNETS.NUM_GROUPS", "2")
     assert code == 1
     assert [check for check, line in lines.items() if line.startswith("FAIL")] == ["model"]
     assert not {"weights", "memory", "learning rate"} & lines.keys()
@@ -112,7 +112,7 @@ def test_evaluation_checks_what_it_needs(dry_run: DryRun, tmp_path: Path) -> Non
         ("MODEL.WEIGHTS no.pth", "weights", "MODEL.WEIGHTS must be a file or a URL"),
         ("OUTPUT_DIR /proc/nowhere", "output", "OUTPUT_DIR must be a folder to write to"),
         ("SOLVER.IMS_PER_BATCH 0", "config", "SOLVER.IMS_PER_BATCH must be a positive multiple of 1"),
-        ("SOLVER.BASE_LR 0.0", "learning rate", "SOLVER.BASE_LR must be above zero"),
+        ("SOLVER.BASE_LR 0.0", "config", "SOLVER.BASE_LR must be above 0"),
         ("SOLVER.LR_SCHEDULER_NAME Foo", "learning rate", "cannot set up this schedule: ValueError"),
         ("DATALOADER.SAMPLER_TRAIN Foo", "first batch", "Detectron2 cannot load it: ValueError"),
         ("DATASETS.TEST ('voc_2007_test',)", "DATASETS.TEST voc_2007_test", "DATASETS.TEST must"),

@@ -3,14 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import main
@@ -118,105 +115,6 @@ def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: --config-file must be a file or a config of nl_detectron")
     assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "--config-file must be given"),
-        ("--config-file {mask} MODEL.NO_SUCH_KEY 1", "MODEL.NO_SUCH_KEY"),
-        ("--config-file {mask} MODEL.NON_LOCAL.RES4", "odd length"),
-        ("--config-file {mask} MODEL.NON_LOCAL.RES4 x", "Type mismatch"),
-        ("--config-file {mask} MODEL.NON_LOCAL.RES4 [7]", "MODEL.NON_LOCAL.RES4 must be a list of"),
-        ("--config-file {mask} MODEL.NON_LOCAL.RES4 []", "MODEL.NON_LOCAL.RES4 must be a list with"),
-        ("--config-file {mask} MODEL.NON_LOCAL.PAIRWISE max", "MODEL.NON_LOCAL.PAIRWISE must be one"),
-        ("--config-file {keypoint} MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY 9", "HEAD_EVERY must be an"),
-        ("--config-file {keypoint} MODEL.NON_LOCAL.RES3 [1]", "RES3 must be left alone"),
-        ("--config-file {keypoint} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
-        ("--config-file {mask} MODEL.BACKBONE.NAME no_backbone", "no_backbone"),
-        ("--config-file {mask} MODEL.RESNETS.DEPTH 51", "cannot build this model"),
-        ("--config-file {mask} DATASETS.TRAIN ('shapes_trian',)", "Did you mean shapes_train"),
-        ("--config-file {mask} DATASETS.TRAIN ()", "DATASETS.TRAIN must name a data set to train on"),
-        ("--config-file {mask} DATASETS.TEST ('lvis_v1_val',)", "Set DETECTRON2_DATASETS"),
-        ("--config-file {mask} MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL"),
-        ("--config-file {mask} --num-gpus 64", "--num-gpus must be left out: there is no"),
-        ("--config-file {mask} --num-gpus -1", "--num-gpus must be left out: there is no"),
-        ("--config-file {mask} --num-machines 2 MODEL.DEVICE cpu", "--num-machines must be 1 where"),
-        ("--config-file {retinanet} TEST.AUG.ENABLED True", "TEST.AUG.ENABLED must be False"),
-        ("--config-file {baseline} MODEL.NON_LOCAL.RES4 [-1]", "RES4 must be left alone"),
-        ("--config-file {empty}", "empty.yaml"),
-        ("--config-file {its_own_base}", "its_own_base.yaml: RecursionError"),
-        ("--config-file {defaults_in_vain}", "RES4 must be left alone"),
-        ("--config-file {mask} --eval-only DATASETS.TEST ()", "DATASETS.TEST must name a data set"),
-        ("--config-file {mask} SOLVER.BASE_LR None", "SOLVER.BASE_LR must be a number; got None"),
-        ("--config-file {mask} INPUT.MIN_SIZE_TRAIN ()", "INPUT.MIN_SIZE_TRAIN must be a tuple of lengths"),
-        ("--config-file {mask} DATASETS.TEST None", "DATASETS.TEST must be a tuple; got None"),
-        ("--config-file {mask} MODEL.WEIGHTS None", "MODEL.WEIGHTS must be a string; got None"),
-        ("--config-file {mask} MODEL.DEVICE gpu", "MODEL.DEVICE must be a device like"),
-        ("--config-file {mask} SOLVER.MAX_ITER 0", "cannot set up this training"),
-        ("--config-file {mask} SOLVER.IMS_PER_BATCH 0", "IMS_PER_BATCH must be a positive multiple"),
-        ("--config-file {mask} MODEL.ROI_HEADS.NUM_CLASSES 2", "NUM_CLASSES must be 4, as 'shapes_train'"),
-        ("--config-file {keypoint} MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS 5", "KEYPOINTS must be 17"),
-        ("--config-file {mask} DATASETS.TEST ('broken_json',)", "'broken_json' cannot be read: JSONDec"),
-        ("--config-file {mask} --eval-only MODEL.WEIGHTS {text}", "text.pth' cannot be loaded"),
-        ("--config-file {mask} MODEL.WEIGHTS {text}", "text.pth' cannot be loaded"),
-        ("--config-file {mask} --machine-rank 1", "--machine-rank from 0 to one less; got 1 and 1"),
-        ("--config-file {broken}", "mapping values are not allowed"),
-        ("--config-file {no_base}", "No such file or directory"),
-    ],
-)
-def test_mistakes(
-    arguments: str,
-    message: str,
-    shapes_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    register: Callable[..., None],
-) -> None:
-    (tmp_path / "broken.yaml").write_text("MODEL: a: b")
-    (tmp_path / "no_base.yaml").write_text("_BASE_: nowhere.yaml")
-    (tmp_path / "empty.yaml").write_text("")
-    retinanet = "MODEL: {META_ARCHITECTURE: RetinaNet, DEVICE: cpu, RETINANET: {NUM_CLASSES: 4}}"
-    (tmp_path / "retinanet.yaml").write_text(retinanet + "\nDATASETS: {TRAIN: [shapes_train]}")
-    (tmp_path / "its_own_base.yaml").write_text("_BASE_: its_own_base.yaml")
-    baseline = CONFIGS / MASK.replace("_nl", "")
-    (tmp_path / "defaults_in_vain.yaml").write_text(
-        f"_BASE_: {baseline}\nMODEL: {{NON_LOCAL: {{RES4: [-1]}}}}"
-    )
-    (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "text.pth").write_text("text")
-    register("broken_json", {"thing_classes": list("abcd")}, str(tmp_path / "broken.json"), str(tmp_path))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    names = {path.stem: str(path) for path in (*tmp_path.glob("*.yaml"), tmp_path / "text.pth")}
-    names |= {"mask": MASK, "keypoint": KEYPOINT, "baseline": MASK.replace("_nl", "")}
-    values = [argument.format(**names) for argument in arguments.split()]
-    output = ["OUTPUT_DIR", str(tmp_path / "output")] if values and "RES4" not in values[-1] else []
-    with pytest.raises(SystemExit) as stopped:
-        main([*values, *output])
-    assert message in stopped.value.code
-    assert stopped.value.code.startswith("error: ")
-    assert "\n" not in stopped.value.code
-
-
-@pytest.fixture
-def register() -> Iterator[Callable[..., None]]:
-    """Detectron2's register_coco_instances, undone after the test."""
-    names = []
-
-    def register_for_a_while(name: str, *arguments: object) -> None:
-        register_coco_instances(name, *arguments)
-        names.append(name)
-
-    yield register_for_a_while
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def test_resume_of_a_checkpoint_that_is_gone(shapes_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
-    with pytest.raises(SystemExit, match=r"last_checkpoint names; got 'model_0000099.pth', and there is no"):
-        main(["--config-file", MASK, "--resume", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)])
 
 
 def test_config_of_a_baseline_run_is_no_config_of_blocks(shapes_root: Path, tmp_path: Path) -> None:

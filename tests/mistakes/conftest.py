@@ -1,0 +1,41 @@
+"""How every mistake is answered: one line, exit code 1, and nothing half-written."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from nl_detectron.engine import main
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run train_net.py, or another program, on a machine without a GPU: the message of its refusal."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.chdir(tmp_path)  # ./output would be here
+
+    def run(*words: str, program: Callable[[Sequence[str]], None] = main) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            program(words)
+        assert not [*tmp_path.rglob("model_*.pth"), *tmp_path.rglob("last_checkpoint")]
+        message = stopped.value.code
+        assert isinstance(message, str)  # which Python prints, and the exit code is 1
+        assert message.startswith("error: ")
+        assert "\n" not in message
+        return message.removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """Data sets that a test registers are gone after it."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
