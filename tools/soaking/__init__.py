@@ -1,0 +1,1 @@
+"""What tools/soak.py does: trainings that are killed, one that is watched, and the report."""
