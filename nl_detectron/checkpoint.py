@@ -54,11 +54,10 @@ class Checkpointer(DetectionCheckpointer):
                 super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
             with written_whole(folder / "last_checkpoint") as unfinished:
                 unfinished.write_text(path.name)
-        except (OSError, RuntimeError) as error:  # PyTorch's writer has a RuntimeError for a full disk
-            reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        except (OSError, RuntimeError) as error:
             raise UserError(
-                f"OUTPUT_DIR must be a folder with room for checkpoints; {path} cannot be written: {reason}. "
-                "Make room and --resume."
+                f"OUTPUT_DIR must be a folder with room for checkpoints; {path} cannot be written: "
+                f"{_reason(error)}. Make room and --resume."
             ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -102,6 +101,13 @@ class Checkpointer(DetectionCheckpointer):
     def _log_incompatible_keys(self, incompatible: object) -> None:
         log = self.logger.info if self.report.fits else self.logger.warning
         log("%s", self.report)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words where there are some: PyTorch's writer raises errors of its own after those."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _reason(error.__context__) if error.__context__ else str(error).splitlines()[0]
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

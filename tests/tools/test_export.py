@@ -187,7 +187,7 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, photo: np.ndarray, tm
     ("config", "options", "message"),
     [
         ("nope.yaml", "", "--config-file must be a file or a config of nl_detectron; got 'nope.yaml'"),
-        (MASK, "MODEL.NOPE 1", "Non-existent key: MODEL.NOPE"),
+        (MASK, "MODEL.NOPE 1", "'MODEL.NOPE' must be a key of the config"),
         (MASK, "MODEL.BACKBONE.NAME build_resnet_fpn_backbone MODEL.NON_LOCAL.RES4 [0]", "RES4 must be left"),
     ],
 )

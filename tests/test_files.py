@@ -1,0 +1,78 @@
+"""Files that are there whole, or not at all: also where a disk is full."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.files import written_whole
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with written_whole(path) as unfinished:
+        unfinished.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_there_stays_if_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def write() -> None:
+        with written_whole(path) as unfinished:
+            unfinished.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def _little_room() -> Iterator[None]:
+    """No file can become larger than 100 kB: what the system calls it is all that differs from a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("_little_room")
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path: Path) -> None:
+    Checkpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001", iteration=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    large = Checkpointer(nn.Linear(1000, 1000), str(tmp_path))
+    for name in ("model_0000002", "model_0000001"):
+        with pytest.raises(
+            ValueError, match=rf"room for checkpoints; .*{name}\.pth cannot be written: File too"
+        ):
+            large.save(name, iteration=2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert large.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+    assert torch.load(tmp_path / "model_0000001.pth", weights_only=True)["iteration"] == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")]
+)
+def test_a_full_disk_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's error, and that of PyTorch's own writer."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.save", fail)
+    reason = getattr(error, "strerror", None) or str(error)
+    with pytest.raises(
+        ValueError, match=rf"OUTPUT_DIR .*model_0000001\.pth cannot be written: {reason}\. Make"
+    ):
+        Checkpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001", iteration=1)
+    assert list(tmp_path.iterdir()) == []
