@@ -38,7 +38,7 @@ def test_what_was_there_stays_if_writing_fails(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _little_room() -> Iterator[None]:
-    """No file can become larger than 100 kB: what the system calls it is all that differs from a full disk."""
+    """No file can become larger than 100 kB: only what the system calls it differs from a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     yield

@@ -92,7 +92,7 @@ def test_what_is_no_checkpoint(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("evil.pth", "{path} is not a checkpoint, or holds other things than tensors and numbers"),
+        ("evil.pth", "evil.pth is not a checkpoint, or holds other things than tensors and numbers"),
         ("evil.pkl", "evil.pkl cannot be read ("),
     ],
 )
