@@ -30,7 +30,8 @@ class EndlessTraining:
     """A context in which the training runs; `sample` looks at it.
 
     Memory and files grew if their median over the last third of the time is above that over the middle third
-    by more than twice the standard deviation in the middle third. The first third is for warming up.
+    by more than the noise: how far the medians of the ten parts of the middle third lie apart. The first third
+    is for warming up.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,20 +64,19 @@ class EndlessTraining:
     def results(self) -> dict[str, float]:
         third = len(self.samples) // 3
         results = {"samples": len(self.samples), "exit code after Ctrl-C": self.exit_code}
-        for name, unit in (("bytes", 1e6), ("files", 1)):
-            middle, last = (
-                [getattr(sample, name) / unit for sample in part]
-                for part in (self.samples[third : 2 * third], self.samples[2 * third :])
-            )
-            what = "MB" if name == "bytes" else name
-            results[f"{what}, middle third"] = statistics.median(middle)
-            results[f"{what}, last third"] = statistics.median(last)
-            results[f"{what}, noise"] = 2 * statistics.stdev(middle)
+        for name, unit in (("MB", 1e6), ("files", 1)):
+            values = [(sample.bytes if name == "MB" else sample.files) / unit for sample in self.samples]
+            middle, last = values[third : 2 * third], values[2 * third :]
+            parts = [middle[k * third // 10 : (k + 1) * third // 10] for k in range(10)]
+            medians = [statistics.median(part) for part in parts]
+            results[f"{name}, middle third"] = round(statistics.median(middle), 1)
+            results[f"{name}, last third"] = round(statistics.median(last), 1)
+            results[f"{name}, noise"] = round(max(medians) - min(medians), 1)
         return results
 
     def is_well(self) -> bool:
         results = self.results()
         return self.exit_code == 130 and all(
-            results[f"{what}, last third"] - results[f"{what}, middle third"] <= results[f"{what}, noise"]
-            for what in ("MB", "files")
+            results[f"{name}, last third"] - results[f"{name}, middle third"] <= results[f"{name}, noise"]
+            for name in ("MB", "files")
         )

@@ -10,7 +10,7 @@ from .growth import Sample
 
 
 def table(results: Mapping[str, object]) -> str:
-    return tabulate(results.items(), ["what", "figure"], tablefmt="github", floatfmt=".1f")
+    return tabulate(results.items(), ["what", "figure"], tablefmt="github")
 
 
 def draw(samples: Sequence[Sample], kills: Sequence[float], path: Path) -> None:
@@ -20,7 +20,7 @@ def draw(samples: Sequence[Sample], kills: Sequence[float], path: Path) -> None:
     start = samples[0].moment
     minutes = [(sample.moment - start) / 60 for sample in samples]
     above.plot(minutes, [sample.bytes / 1e6 for sample in samples])
-    above.set(ylabel="resident memory, MB", ylim=(0, None))
+    above.set(ylabel="resident memory, MB")
     below.plot(minutes, [sample.files for sample in samples])
     below.set(ylabel="open files", xlabel="minutes", ylim=(0, None))
     for axes in (above, below):
