@@ -29,9 +29,9 @@ class Sample:
 class EndlessTraining:
     """A context in which the training runs; `sample` looks at it.
 
-    Memory and files grew if their median over the last third of the time is above that over the middle third
-    by more than the noise: how far the medians of the ten parts of the middle third lie apart. The first third
-    is for warming up.
+    Memory and files grew if their median over the last third of the time is above that over the middle
+    third by more than the noise: how far the medians of the ten parts of the middle third lie apart. The
+    first third is for warming up.
     """
 
     def __init__(self, folder: Path) -> None:
