@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.nl_detectron
 
-.PHONY: setup demo test bench lint format clean
+.PHONY: setup demo test bench soak lint format clean
 
 setup: $(READY)
 
@@ -21,6 +21,9 @@ test: $(READY)
 bench: $(READY)
 	$(RUN) -W ignore tools/benchmark.py --output output/benchmark
 
+soak: $(READY)
+	$(RUN) -W ignore tools/soak.py --output output/soak
+
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -31,4 +34,4 @@ format: $(READY)
 
 # Not $(VENV), which may be an environment of the user's.
 clean:
-	rm -rf .venv build *.egg-info output/demo output/benchmark
+	rm -rf .venv build *.egg-info output/demo output/benchmark output/soak
