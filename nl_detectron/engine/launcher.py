@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = train_net_parser().parse_args(argv)
     with one_line_errors():
         if args.dry_run:
+            if int(os.environ.get("RANK", 0)):
+                sys.exit(0)  # one of torchrun's processes says it all
             cfg, given = _read(args)
             sys.exit(0 if DryRun(cfg, args, given).run() else 1)
         run_in_processes(run, load_config(args), args)

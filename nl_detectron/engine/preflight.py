@@ -119,12 +119,14 @@ def check_names(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Whether the processes asked for can be, and can share the images of a step."""
+    if args.skip_broken < 0:
+        raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
     if args.timeout <= 0:
         raise UserError(f"--timeout must be above zero, in minutes; got {args.timeout:g}.")
     if under_torchrun():
         check_torchrun(args, cfg.MODEL.DEVICE)
     else:
-        _check_launcher(args)
+        _check_launcher(args, cfg.MODEL.DEVICE)
     images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference < 0:
         raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE must be a number of GPUs, or 0; got {reference}.")
@@ -136,12 +138,15 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
         )
 
 
-def _check_launcher(args: argparse.Namespace) -> None:
+def _check_launcher(args: argparse.Namespace, device: str) -> None:
     available = torch.cuda.device_count()
+    if device == "cpu" and args.num_gpus * args.num_machines > 1:
+        available = 0
     if not 0 <= args.num_gpus <= max(available, 1):
-        rule = f"from 1 to the {available} GPUs" if available else "left out: there is no GPU"
-        remedy = "" if available else " For several processes on CPUs, use torchrun."
-        raise UserError(f"--num-gpus must be {rule} on this machine; got {args.num_gpus}.{remedy}")
+        rule = f"from 1 to the {available} GPUs of this machine"
+        if not available:
+            rule = "left out without a GPU (torchrun starts several processes on CPUs)"
+        raise UserError(f"--num-gpus must be {rule}; got {args.num_gpus}.")
     if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             "--num-machines must be at least 1 and --machine-rank from 0 to one less; "

@@ -57,12 +57,14 @@ Refused = Callable[..., str]
         ),
         (
             "--config-file {mask} --num-gpus 64",
-            "--num-gpus must be left out: there is no GPU on this machine; got 64",
+            "--num-gpus must be left out without a GPU (torchrun starts several processes on CPUs); got 64",
         ),
         (
             "--config-file {mask} --num-gpus -1",
-            "--num-gpus must be left out: there is no GPU on this machine; got -1",
+            "--num-gpus must be left out without a GPU (torchrun starts several processes on CPUs); got -1",
         ),
+        ("--config-file {mask} --skip-broken -1", "--skip-broken must be 0 or more; got -1."),
+        ("--config-file {mask} --timeout 0", "--timeout must be above zero, in minutes; got 0."),
         (
             "--config-file {mask} --num-machines 0",
             "--num-machines must be at least 1 and --machine-rank from",
