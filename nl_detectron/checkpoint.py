@@ -4,6 +4,7 @@ import functools
 import logging
 import pickle
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class Checkpointer(DetectionCheckpointer):
         if not (self.save_dir and self.save_to_disk):
             return
         folder = Path(self.save_dir)
-        for left in folder.glob(f"{UNFINISHED}*"):  # by a process that was killed
+        for left in folder.glob(f"{UNFINISHED}model_*"):  # by a process that was killed
             left.unlink()
         variants = {name: block.variant() for name, block in non_local_blocks(self.model)}
         path = folder / f"{name}.pth"
@@ -54,6 +55,7 @@ class Checkpointer(DetectionCheckpointer):
                 super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
             with written_whole(folder / "last_checkpoint") as unfinished:
                 unfinished.write_text(path.name)
+            self.logger.info("Saved %s", path)
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"OUTPUT_DIR must be a folder with room for checkpoints; {path} cannot be written: "
@@ -119,44 +121,46 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     """
     tag = folder / "last_checkpoint"
     named = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
-    if named and _iteration_of(folder / named) is not None:
-        return folder / named
-    paths = sorted(folder.glob("model_*.pth"))  # as Detectron2 calls them
-    whole = {path: iteration for path in paths if (iteration := _iteration_of(path)) is not None}
-    damaged = dict.fromkeys([named, *(path.name for path in paths if path not in whole)])
-    damaged = ", ".join(filter(None, damaged))
-    if not whole and damaged:
+    whole, damaged = _sort_out([folder / named] if named else [])
+    if not whole:
+        others = (path for path in sorted(folder.glob("model_*.pth")) if path.name != named)
+        whole, more = _sort_out(others)
+        damaged += more
+    listed = ", ".join(damaged)
+    if damaged and not whole:
         raise UserError(
-            f"{folder} must hold a whole checkpoint to --resume from; damaged or gone: {damaged}. "
+            f"{folder} must hold a whole checkpoint to --resume from; damaged or gone: {listed}. "
             "Remove them to start anew, or give a --resume folder that has one."
         )
     last = max(whole, key=whole.get, default=None)
     if damaged:
-        message = f"Damaged or gone: {damaged}. The last whole checkpoint is {last}."
+        message = f"Damaged or gone: {listed}. The last whole checkpoint is {last}."
         log_first_n(logging.WARNING, message, name=__name__, key="message")  # Detectron2 asks several times
     return last
 
 
-def _iteration_of(path: Path) -> int | None:
-    """The last iteration of a training's checkpoint; None if the file is not one, or not whole."""
-    return _read_iteration(path, path.stat().st_mtime_ns) if path.is_file() else None
+def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
+    """The last iteration of each whole checkpoint, and the names of others; without files that are none."""
+    whole, damaged = {}, []
+    for path in paths:
+        try:
+            iteration = _read_iteration(path, path.stat().st_mtime_ns)
+        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError, pickle.PickleError):
+            damaged.append(path.name)
+        else:
+            whole |= {path: iteration} if iteration is not None else {}
+    return whole, damaged
 
 
 @functools.cache
 def _read_iteration(path: Path, modified: int) -> int | None:
-    """Cached, because it reads all of a large file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip():  # its checksums
-                return None
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)["iteration"]
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        pickle.PickleError,
-    ):
-        return None
+    """The last iteration of a training's checkpoint, None if it is another's. It reads all of a large file.
+
+    Raises:
+        Exception: of several kinds, if the file is not whole.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip():  # its checksums
+            raise zipfile.BadZipFile
+    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content.get("iteration") if isinstance(content, Mapping) else None

@@ -21,8 +21,13 @@ KEYPOINT_HEAD = "NonLocalKRCNNConvDeconvUpsampleHead"
 
 
 def add_non_local_config(cfg: CfgNode) -> None:
-    """Add `MODEL.NON_LOCAL` and `SOLVER.AMP.PRECISION` with their defaults, in place; a config that has the
-    node keeps it."""
+    """Add `MODEL.NON_LOCAL` and `SOLVER.AMP.PRECISION` with their defaults, in place; a config keeps
+    what it has of them."""
+    if "PRECISION" not in cfg.SOLVER.AMP:
+        # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
+        # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
+        # SOLVER.AMP.ENABLED. Read by nl_detectron's own train_net.py.
+        cfg.SOLVER.AMP.PRECISION = ""
     if "NON_LOCAL" in cfg.MODEL:
         return
     node = CfgNode()
@@ -49,10 +54,6 @@ def add_non_local_config(cfg: CfgNode) -> None:
     # processes naiveSyncBN needs a region in each: not for a keypoint head.
     node.NORM = "BN"
     cfg.MODEL.NON_LOCAL = node
-    # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
-    # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
-    # SOLVER.AMP.ENABLED. Read by nl_detectron's own train_net.py.
-    cfg.SOLVER.AMP.PRECISION = ""
 
 
 def get_cfg() -> CfgNode:

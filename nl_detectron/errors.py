@@ -59,9 +59,12 @@ def one_line_errors() -> Iterator[None]:
         *_, reason = ["", *str(error).splitlines()]  # a data loader's worker sends its traceback along
         rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
         process = f" in process {rank}" if rank else ""  # of several
-        sys.exit(f"error{process}: {reason.strip() or type(error).__name__}")
-    except ProcessExitedException as error:  # a process of a launcher, which has said why
-        sys.exit(error.exit_code)
+        reason = reason.strip().removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        sys.exit(f"error{process}: {reason or type(error).__name__}")
+    except ProcessExitedException as error:  # a process of a launcher
+        if error.signal_name:
+            sys.exit(f"error: process {error.error_index} was ended by {error.signal_name}")
+        sys.exit(error.exit_code)  # which has said why
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(_INTERRUPTED)

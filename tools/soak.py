@@ -44,14 +44,16 @@ def main() -> None:
 
 def soak(args: argparse.Namespace) -> bool:
     """Soak, report, and tell whether all was well."""
-    shutil.rmtree(args.output, ignore_errors=True)
     output = args.output.resolve()
+    if output.exists() and not (output / "soak.json").exists():
+        raise UserError(f"--output must be a new folder, or one of an earlier soak; got {args.output}.")
+    shutil.rmtree(output, ignore_errors=True)
     write_shapes(output / "datasets" / "shapes", train=40, val=20, size=96)
     killed = KilledTrainings(output, args.seed)
     endless = EndlessTraining(output)
     end = time.monotonic() + 60 * args.minutes
     form = "{l_bar}{bar}| {n:.1f}/{total} min{postfix}"
-    with tqdm(total=args.minutes, bar_format=form) as bar, endless:
+    with tqdm(total=args.minutes, bar_format=form) as bar, endless, killed:
         while time.monotonic() < end:
             killed.advance()
             endless.sample()

@@ -103,7 +103,7 @@ class _Objects:
         plain = [k for k, object_ in enumerate(self.all) if not object_.get("iscrowd")]
         types = {type(self.all[k].get("segmentation")) for k in plain} if mask_format else {type(None)}
         kinds = {list} if mask_format == "polygon" else {list, dict, np.ndarray}
-        if types != {type(None)} and not types <= kinds:
+        if mask_format and not types <= kinds:
             rule = "polygons (or RLE, with INPUT.MASK_FORMAT 'bitmask') in every object"
             self._check("segmentation", lambda mask: type(mask) in kinds, rule, plain)
         self.polygons = [k for k in plain if _is_full_list(self.all[k].get("segmentation"))]

@@ -6,6 +6,7 @@ batch k of a seed is the same in whichever way a run comes to it, and with howev
 """
 
 import itertools
+import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.serialize import PicklableWrapper
 from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
@@ -93,13 +95,16 @@ class TrainLoader:
             batch_size=None,  # an item is a batch already
             sampler=itertools.islice(self._places, self.start, None),
             num_workers=self._num_workers,
+            prefetch_factor=1
+            if self._num_workers
+            else None,  # of batches: with 2 images, Detectron2's 2 of images
             collate_fn=trivial_batch_collator,
             worker_init_fn=follow_the_trainer,
         )
-        for number, (batch, broken) in enumerate(loader, self.start):
+        for number, (batch, files, broken) in enumerate(loader, self.start):
+            self.images = files
             self.broken |= broken
             refuse_more_broken(self.broken.values(), self.skip_broken)
-            self.images = [image["file_name"] for image in batch]
             _seed(self.seed, _STEP, number, comm.get_rank())
             yield batch
 
@@ -111,6 +116,12 @@ class _Places:
         self, dataset: Sequence[Record], sampler: Iterable[int], total_batch_size: int, grouped: bool
     ) -> None:
         # Without grouping the sizes are not needed, and not every data set has them.
+        for image in dataset if grouped else ():
+            if "width" not in image or "height" not in image:
+                raise UserError(
+                    "DATALOADER.ASPECT_RATIO_GROUPING must be False for images whose width and height the "
+                    f"data set does not have, as those of {image['file_name']}; got True."
+                )
         self._sizes = [(image["width"], image["height"]) if grouped else (0, 0) for image in dataset]
         self._sampler, self._grouped = sampler, grouped
         self._batch_size = total_batch_size // comm.get_world_size()
@@ -133,22 +144,29 @@ class _Images(Dataset):
     def __init__(
         self, dataset: Dataset, mapper: Callable[[Record], Record], seed: int, skip_broken: int
     ) -> None:
-        self._dataset, self._mapper = dataset, mapper
+        self._dataset, self._mapper = dataset, PicklableWrapper(mapper)  # for workers that are not forked
         self._seed, self._skip_broken = seed, skip_broken
 
-    def __getitem__(self, places: Sequence[Place]) -> tuple[list[Record], dict[str, str]]:
+    def __getitem__(self, places: Sequence[Place]) -> tuple[list[Record], list[str], dict[str, str]]:
+        """The images, their files, and what is wrong with broken ones."""
         broken: dict[str, str] = {}
-        return [self._image(place["position"], place["index"], broken) for place in places], broken
+        images = [self._image(place["position"], place["index"], broken) for place in places]
+        batch, files = zip(*images, strict=True)
+        return list(batch), list(files), broken
 
-    def _image(self, position: int, index: int, broken: dict[str, str]) -> Record:
-        """The image, or another one for it if it cannot be read and some may be skipped."""
+    def _image(self, position: int, index: int, broken: dict[str, str]) -> tuple[Record, str]:
+        """The image and its file, or another one's if it cannot be read and some may be skipped, or if the
+        mapper makes None of it, as Detectron2's mappers may."""
         for attempt in itertools.count():
             record = self._dataset[index]
             _seed(self._seed, _IMAGE, position)
             try:
-                return mapped(record, self._mapper)
+                image = mapped(record, self._mapper)
+                if image is not None:
+                    return image, record["file_name"]
             except (UserError, OSError) as error:
-                if attempt == self._skip_broken:
+                is_one_too_many = record["file_name"] not in broken and len(broken) == self._skip_broken
+                if is_one_too_many or attempt > len(self._dataset):
                     raise
                 broken[record["file_name"]] = str(error)
             numbers = np.random.default_rng((self._seed, _SUBSTITUTE, position, attempt))
@@ -178,8 +196,9 @@ def _seed(*numbers: int) -> None:
 def follow_the_trainer(worker: int) -> None:
     """Let a worker live exactly as long as its trainer.
 
-    A Ctrl-C reaches all processes of a terminal, and the trainer, which wants to finish its step, would fail
-    without its workers. A trainer that is killed would leave workers behind that wait for it for ever.
+    A terminal's Ctrl-C and torchrun's SIGTERM are for the whole group of processes, and the trainer, which
+    wants to finish its step, would fail without its workers. A trainer that is killed would leave workers
+    behind that wait for it for ever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()
     _prctl_pr_set_pdeathsig(signal.SIGKILL)  # PyTorch's own; Linux only

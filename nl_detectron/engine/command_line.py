@@ -65,7 +65,7 @@ def train_net_parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="go on past up to N images that cannot be read, with other images for them; they are listed",
+        help="go on, in each process, past up to N images that cannot be read; they are listed at the end",
     )
     parser.add_argument(
         "--timeout",

@@ -19,6 +19,7 @@ from nl_detectron.modeling import summarize_non_local
 from . import preflight
 from .forecast import forecast_lines
 from .processes import count_processes
+from .trainer import Trainer
 
 # Detectron2's configs have this learning rate for 16 images a step; RetinaNet's have half of it.
 REFERENCE_LR, REFERENCE_IMAGES = 0.02, 16
@@ -97,7 +98,7 @@ class DryRun:
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
         with reported_as_user_errors("Detectron2 cannot load it"):
-            batch = next(iter(DefaultTrainer.build_train_loader(cfg)))
+            batch = next(iter(Trainer.build_train_loader(cfg)))
         fields = {field for image in batch for field in image["instances"].get_fields()}
         for key, field in (("MASK_ON", "gt_masks"), ("KEYPOINT_ON", "gt_keypoints")):
             if self.cfg.MODEL[key] and field not in fields:

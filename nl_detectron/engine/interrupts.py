@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: a training ends after the step that is running, with a checkpoint."""
 
-import logging
+import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -9,55 +10,68 @@ from types import FrameType
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-logger = logging.getLogger(__name__)
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_PRESS = 2.0  # seconds: a launcher passes on what the terminal has sent to its processes already
 
 
 class Interrupts(HookBase):
     """Raises KeyboardInterrupt where the state of the training is whole: between two steps, in all processes
-    after the same one. Evaluation is interrupted at once. A second signal ends everything at once.
+    after the same one. An evaluation is interrupted at once. A second Ctrl-C ends everything at once.
 
     It belongs after the hooks that change the state, and before those that evaluate.
 
     Attributes:
-        finished_step: the number of the last step whose state is whole; None before the first one, and after
-            a second signal.
+        whole_step: the number of the last step, while what the trainer holds is its outcome; else None.
     """
 
-    def __init__(self) -> None:
-        self.finished_step: int | None = None
-        self._in_step = False
+    def __init__(self, eval_period: int) -> None:
+        """
+        Args:
+            eval_period: TEST.EVAL_PERIOD.
+        """
+        self.whole_step: int | None = None
+        self._eval_period = eval_period
+        self._at_once = True
         self._requested: float | None = None  # when, in seconds
+        self._agreed = False  # by all processes
+        self._handlers: dict[int, object] = {}
 
     def before_train(self) -> None:
-        self._handlers = {}
         if threading.current_thread() is threading.main_thread():  # only there Python lets handle them
             self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
 
     def before_step(self) -> None:
-        self._in_step = True
+        self.whole_step, self._at_once = None, False
 
     def after_step(self) -> None:
-        self.finished_step, self._in_step = self.trainer.iter, False
-        is_last = self.trainer.iter == self.trainer.max_iter - 1  # whose evaluation is still to come
-        if any(comm.all_gather(self._requested is not None)) and not is_last:
+        done = self.trainer.iter + 1
+        self.whole_step = self.trainer.iter
+        self._agreed = any(comm.all_gather(self._requested is not None))
+        if self._agreed and done < self.trainer.max_iter:
             raise KeyboardInterrupt
+        # Elsewhere between two steps other processes may be within one, which would wait for this one.
+        self._at_once = self._eval_period > 0 and done % self._eval_period == 0
 
     def after_train(self) -> None:
+        self._at_once = True  # the last evaluation
+        if self._agreed and self.trainer.iter >= self.trainer.max_iter - 1:
+            raise KeyboardInterrupt
+
+    def restore(self) -> None:
+        """Handle signals as before the training. Not before its checkpoint is saved: more may come."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        if self._requested is not None and self.trainer.iter >= self.trainer.max_iter - 1:
-            raise KeyboardInterrupt  # before the evaluation after the last step
+            signal.signal(number, handler or signal.SIG_DFL)  # None: one that Python has not installed
+        self._handlers = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._requested is None:
             self._requested = now
-            if not self._in_step:
+            if self._at_once:
                 raise KeyboardInterrupt
-            logger.warning("%s: this ends after the step that is running", signal.Signals(number).name)
-        elif now - self._requested > _ONE_PRESS:
-            self.finished_step = None
+            # Not by print or a logger, which this may have interrupted
+            name = signal.Signals(number).name
+            os.write(sys.__stderr__.fileno(), f"{name}: this ends after the step that is running\n".encode())
+        elif number == signal.SIGINT and now - self._requested > _ONE_PRESS:
+            self.whole_step = None
             raise KeyboardInterrupt

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -13,15 +12,18 @@ from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.errors import UserError
 
 
-def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str, Tensor]) -> None:
+def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str, Tensor] | Tensor) -> None:
     """A forward hook: it finds what Detectron2's own check finds, but in the process that has it.
 
     Raises:
         FloatingPointError: naming the losses that are not finite.
     """
-    if model.training and not torch.stack([*outputs.values()]).isfinite().all():
-        wrong = [f"{name} is {loss.item()}" for name, loss in outputs.items() if not loss.isfinite()]
-        raise FloatingPointError(", ".join(wrong))
+    if not model.training:
+        return
+    losses = outputs if isinstance(outputs, Mapping) else {"total_loss": outputs}
+    if not sum(losses.values()).isfinite().all():
+        wrong = [f"{name} is {loss.item()}" for name, loss in losses.items() if not loss.isfinite().all()]
+        raise FloatingPointError(", ".join(wrong) or "their sum is not")
 
 
 def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Sequence[str]) -> UserError:

@@ -23,8 +23,18 @@ def autocast(cfg: CfgNode) -> torch.autocast:
 
 def use_precision(cfg: CfgNode, model: nn.Module) -> None:
     """Let the model itself, not only its training, compute in the precision of the config."""
-    if cfg.SOLVER.AMP.PRECISION:
-        model.forward = autocast(cfg)(model.forward)
+    context = autocast(cfg)
+    if not cfg.SOLVER.AMP.PRECISION:
+        return
+
+    def enter(module: nn.Module, inputs: tuple) -> None:
+        context.__enter__()
+
+    def leave(module: nn.Module, inputs: tuple, outputs: object) -> None:
+        context.__exit__(None, None, None)
+
+    model.register_forward_pre_hook(enter)
+    model.register_forward_hook(leave, always_call=True)
 
 
 def check_precision(cfg: CfgNode) -> None:

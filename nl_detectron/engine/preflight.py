@@ -127,6 +127,11 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
         check_torchrun(args, cfg.MODEL.DEVICE)
     else:
         _check_launcher(args, cfg.MODEL.DEVICE)
+    if ":" in cfg.MODEL.DEVICE and count_processes(args) > 1:
+        raise UserError(
+            "MODEL.DEVICE must be 'cuda', which is a GPU each, for several processes; "
+            f"got {cfg.MODEL.DEVICE!r}."
+        )
     images, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference < 0:
         raise UserError(f"SOLVER.REFERENCE_WORLD_SIZE must be a number of GPUs, or 0; got {reference}.")

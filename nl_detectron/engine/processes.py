@@ -66,8 +66,8 @@ def lost_processes_reported(args: argparse.Namespace) -> Iterator[None]:
         if comm.get_world_size() == 1 or not is_lost_process(error):
             raise
         raise UserError(
-            f"another process has ended, or did not answer within the {args.timeout:g} minutes of --timeout; "
-            f"see its log, and --resume: {str(error).splitlines()[0]}"
+            f"another process has ended, or did not answer in time (--timeout {args.timeout:g} minutes); see "
+            f"its log, and --resume: {[*str(error).splitlines(), type(error).__name__][0]}"
         ) from error
 
 

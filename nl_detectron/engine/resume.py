@@ -25,14 +25,16 @@ def fix_seed(cfg: CfgNode, resume: bool) -> None:
     last = last_whole_checkpoint(Path(cfg.OUTPUT_DIR)) if resume else None
     frozen = cfg.is_frozen()
     cfg.defrost()
-    cfg.SEED = _seed_of(last) if last else comm.shared_random_seed()
+    seeds = comm.all_gather(_seed_of(last) if last else None)  # perhaps not all processes see the folder
+    drawn = comm.shared_random_seed()
+    cfg.SEED = drawn if seeds[0] is None else seeds[0]
     if frozen:
         cfg.freeze()
 
 
-def _seed_of(path: Path) -> int:
+def _seed_of(path: Path) -> int | None:
     state = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("trainer", {})
-    return _flat(state.get("config", "")).get("SEED", comm.shared_random_seed())
+    return _flat(state.get("config", "")).get("SEED")
 
 
 def setting(cfg: CfgNode) -> dict[str, object]:

@@ -25,6 +25,7 @@ from .interrupts import Interrupts
 from .non_finite import check_losses, stopped_by
 from .precision import autocast, use_precision
 from .preflight import check_metrics
+from .processes import is_lost_process
 from .resume import differences, setting
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ class Trainer(DefaultTrainer):
             source = self.cfg.MODEL.WEIGHTS or "random weights"
             message = "--resume: there is no checkpoint in %s, so this starts at iteration 0, from %s"
             logger.warning(message, self.cfg.OUTPUT_DIR, source)
+        if not isinstance(self.data_loader, TrainLoader):
+            logger.warning("The data loader is not nl_detectron's: a resume has other images and proposals.")
+            return
         self.data_loader.start = self.start_iter
         for hook in self._hooks:
             if isinstance(hook, hooks.PreciseBN) and self.cfg.TEST.EVAL_PERIOD:
@@ -70,14 +74,24 @@ class Trainer(DefaultTrainer):
             UserError: for what is wrong with an image, or with a loss.
         """
         try:
-            results = super().train()
-        except KeyboardInterrupt:
-            step = self._interrupts.finished_step
-            if step is not None and step + 1 < self.max_iter:  # the last step's is there already
-                self.checkpointer.save(f"model_{step:07d}", iteration=step)
+            return super().train()
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if isinstance(error, KeyboardInterrupt) or is_lost_process(error):
+                self._save_whole_step()
             raise
-        self._report_broken()
-        return results
+        finally:
+            self._interrupts.restore()
+
+    def _save_whole_step(self) -> None:
+        step = self._interrupts.whole_step
+        if step is not None and step + 1 < self.max_iter:  # the last step's is there already
+            self.iter = step
+            self.checkpointer.save(f"model_{step:07d}", iteration=step)
+
+    def after_train(self) -> None:
+        super().after_train()
+        if self.iter >= self.max_iter:  # not after an error, of which the other processes know nothing
+            self._report_broken()
 
     def run_step(self) -> None:
         try:
@@ -111,7 +125,7 @@ class Trainer(DefaultTrainer):
             # After the evaluation, and before the writers, which only the main process has.
             trainer_hooks.insert(len(trainer_hooks) - comm.is_main_process(), hook)
         evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(self.cfg.TEST.EVAL_PERIOD)
         trainer_hooks.insert(evaluation, self._interrupts)
         return trainer_hooks
 

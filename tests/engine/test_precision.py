@@ -46,7 +46,9 @@ def test_training_evaluation_and_tta_compute_in_it(
 
 
 def test_without_it_the_model_is_detectron2s(mask_cfg: CfgNode, shapes_root: Path) -> None:
-    assert "forward" not in vars(Trainer.build_model(mask_cfg))
+    model = Trainer.build_model(mask_cfg)
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
 
 
 @pytest.mark.parametrize(

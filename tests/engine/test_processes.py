@@ -126,7 +126,7 @@ def test_a_process_that_is_no_more_ends_the_others(
     assert ranks[0].returncode == 1
     last = printed.splitlines()[-1]
     assert last.startswith(
-        f"error: another process has ended, or did not answer within the {timeout} minutes"
+        f"error: another process has ended, or did not answer in time (--timeout {timeout} m"
     )
     assert "Traceback" not in printed
     assert load(output / (output / "last_checkpoint").read_text())["iteration"] >= 1

@@ -41,6 +41,13 @@ class KilledTrainings:
     def __str__(self) -> str:
         return f"{len(self.moments)} kills, {self.trainings} trainings"
 
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process:
+            self._process.kill()
+
     def advance(self, may_kill: bool = True) -> None:
         """Start, kill or finish what is due."""
         if self._process is None:
