@@ -96,6 +96,34 @@ def test_a_mapper_of_ones_own(cfg: CfgNode) -> None:
     assert all(image["mine"] for image in next(iter(loader)))
 
 
+def test_a_mapper_may_leave_images_out(cfg: CfgNode) -> None:
+    """By None, as in Detectron2: others are taken, and none of it is broken."""
+    left_out = DatasetCatalog.get("shapes_train")[0]["file_name"]
+
+    def mapper(record: dict[str, object]) -> dict[str, object] | None:
+        return None if record["file_name"] == left_out else {"image_id": record["image_id"]}
+
+    loader = build_train_loader(cfg, mapper=mapper)
+    files = []
+    for batch in itertools.islice(loader, 20):
+        assert len(batch) == 2
+        files += loader.images
+    assert left_out not in files
+    assert len(set(files)) > 5
+    assert not loader.broken
+
+
+def test_images_without_sizes_are_not_grouped(cfg: CfgNode, request: pytest.FixtureRequest) -> None:
+    records = [{"file_name": r["file_name"]} for r in DatasetCatalog.get("shapes_train")]
+    DatasetCatalog.register("without_sizes", lambda: records)
+    request.addfinalizer(lambda: DatasetCatalog.remove("without_sizes"))
+    cfg.DATASETS.TRAIN, cfg.MODEL.MASK_ON = ("without_sizes",), False
+    with pytest.raises(ValueError, match=r"ASPECT_RATIO_GROUPING must be False .*0000\.jpg; got True"):
+        build_train_loader(cfg)
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+    assert len(batches(cfg, 3)) == 3
+
+
 @pytest.fixture
 def broken_images(shapes_root: Path, tmp_path: Path) -> Callable[..., str]:
     """Registers a copy of the shapes with some of its images broken; returns its name."""
@@ -171,6 +199,12 @@ def test_broken_images_are_skipped_and_listed(
         for index in (1, 3, 5):
             assert f"{name}/{index:012d}.jpg" in message
         assert message.count("\n") == 3
+
+
+def test_nothing_but_broken_images(broken_images: Callable[..., str], cfg: CfgNode) -> None:
+    cfg.DATASETS.TRAIN = (broken_images(missing=tuple(range(12))),)
+    with pytest.raises((ValueError, OSError), match="No such file"):
+        batches(cfg, 1, skip_broken=100)
 
 
 def test_one_broken_image_too_many(broken_images: Callable[..., str], cfg: CfgNode, tmp_path: Path) -> None:

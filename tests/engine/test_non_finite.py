@@ -8,6 +8,7 @@ import torch
 from runs import MASK, arguments, differences, load, run_here
 
 from nl_detectron.engine import Trainer
+from nl_detectron.engine.non_finite import check_losses
 
 # A step that is far too large in the first step; the losses of the second one are inf or nan.
 DIVERGING = (
@@ -44,6 +45,16 @@ def test_diverged_proposals_are_reported_and_can_be_seen_again(shapes_root: Path
     differing = differences(before, then)
     assert differing  # of BN, by a forward pass each
     assert all("running_" in key or "num_batches" in key for key in differing)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [torch.tensor(float("nan")), {"one": torch.zeros(1), "another": torch.tensor(float("nan"))}],
+    ids=["a tensor", "shapes"],
+)
+def test_whatever_detectron2_takes_for_losses(losses: object) -> None:
+    with pytest.raises(FloatingPointError, match="is nan"):
+        check_losses(torch.nn.Identity(), (), losses)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -1,5 +1,6 @@
 """Half precision: what computes in it, and what that changes."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_training_evaluation_and_tta_compute_in_it(
     seen.clear()
     trainer.test_with_tta(mask_cfg, trainer.model)
     assert set(seen) == {(False, torch.bfloat16)}
+
+
+def test_a_copy_computes_in_it_too(mask_cfg: CfgNode, shapes_root: Path) -> None:
+    """With its own weights: those of an average of models, say."""
+    mask_cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    model = Trainer.build_model(mask_cfg).eval()
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.detach().zero_()
+    seen = []
+    copied.backbone.register_forward_hook(lambda module, inputs, output: seen.append(output["p2"]))
+    with torch.no_grad():
+        copied([{"image": torch.full((3, 64, 64), 9.0)}])
+    (features,) = seen
+    assert features.dtype == torch.bfloat16
+    assert not features.any()
 
 
 def test_without_it_the_model_is_detectron2s(mask_cfg: CfgNode, shapes_root: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from runs import KEYPOINT, MASK, ROOT, arguments, differences, finish, load, run_here, start
+from torch.multiprocessing import ProcessExitedException
 
 from nl_detectron.engine import main
+from nl_detectron.errors import one_line_errors
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
 TRAIN_NET = str(ROOT / "train_net.py")
@@ -79,15 +81,18 @@ def test_evaluation_gathers_what_one_process_finds(trained: Path, shapes_root: P
     assert metrics[0] == metrics[1]
 
 
-def test_interrupted_and_resumed(trained: Path, shapes_root: Path, tmp_path: Path) -> None:
-    """Ctrl-C at the terminal: all processes end after the same step, and go on from there to the bit."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interrupted_and_resumed(number: int, trained: Path, shapes_root: Path, tmp_path: Path) -> None:
+    """Ctrl-C at the terminal, or SIGTERM to torchrun, which it passes on to the processes and their workers:
+    all end after the same step, and go on from there to the bit."""
     output = tmp_path / "run"
-    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *STEPS))
+    workers = ("DATALOADER.NUM_WORKERS", "1")
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *STEPS, *workers))
     while not (output / "model_0000001.pth").exists():
         assert run.poll() is None
         time.sleep(0.01)
-    os.killpg(run.pid, signal.SIGINT)
-    finish(run)
+    os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+    assert f"{signal.Signals(number).name}: this ends after the step that is running" in finish(run)
     assert load(output / (output / "last_checkpoint").read_text())["iteration"] in (1, 2, 3)
     run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, "--resume", *STEPS))
     printed = finish(run)
@@ -130,6 +135,18 @@ def test_a_process_that_is_no_more_ends_the_others(
     )
     assert "Traceback" not in printed
     assert load(output / (output / "last_checkpoint").read_text())["iteration"] >= 1
+
+
+def test_a_process_that_the_system_kills_is_named() -> None:
+    """As the launcher of --num-gpus reports it, where nothing else is printed."""
+    with pytest.raises(SystemExit, match="^error: process 1 was ended by SIGKILL$"), one_line_errors():
+        raise ProcessExitedException(
+            "process 1 terminated with signal SIGKILL",
+            error_index=1,
+            error_pid=1,
+            exit_code=-9,
+            signal_name="SIGKILL",
+        )
 
 
 @pytest.mark.parametrize(

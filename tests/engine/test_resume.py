@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from runs import KEYPOINT, MASK, ROOT, arguments, differences, finish, load, run_here, start
 
@@ -122,6 +123,15 @@ def test_nothing_whole_is_refused(checkpoints: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(SystemExit, match=r"must hold a whole checkpoint .*: model_final.pth, model_0000001"):
         run_here(*arguments(MASK, checkpoints, "--resume", *STEPS))
+
+
+def test_a_whole_file_that_is_no_checkpoint_is_left_alone(
+    shapes_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"model": {}}, tmp_path / "model_pretrained.pth")
+    run_here(*arguments(MASK, tmp_path, "--resume", "SOLVER.MAX_ITER", "1"))
+    assert f"--resume: there is no checkpoint in {tmp_path}" in caplog.text
+    assert "Damaged" not in caplog.text
 
 
 def test_nothing_to_resume_says_so(
