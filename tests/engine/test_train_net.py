@@ -1,6 +1,5 @@
 """train_net.py as a user runs it: in a process of its own, from another directory."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import KEYPOINT, MASK, ROOT, environment
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import main
 from nl_detectron.engine.command_line import train_net_parser
 from nl_detectron.engine.launcher import load_config
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 SMALL = (
     "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 SOLVER.STEPS () "
     "MODEL.DEVICE cpu SEED 1"
@@ -31,7 +28,7 @@ def train_net(root: Path, output: Path, *arguments: str) -> str:
     result = subprocess.run(
         [*command, *SMALL, "OUTPUT_DIR", str(output)],
         cwd=output.parent,
-        env={**os.environ, "DETECTRON2_DATASETS": str(root), "OMP_NUM_THREADS": "1"},
+        env=environment(root),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
