@@ -58,6 +58,8 @@ class Trainer(DefaultTrainer):
             source = self.cfg.MODEL.WEIGHTS or "random weights"
             message = "--resume: there is no checkpoint in %s, so this starts at iteration 0, from %s"
             logger.warning(message, self.cfg.OUTPUT_DIR, source)
+        if self.start_iter >= self.max_iter and not (Path(self.cfg.OUTPUT_DIR) / "model_final.pth").exists():
+            self.checkpointer.save("model_final", iteration=self.iter)  # killed just before
         if not isinstance(self.data_loader, TrainLoader):
             logger.warning("The data loader is not nl_detectron's: a resume has other images and proposals.")
             return

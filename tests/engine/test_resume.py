@@ -134,6 +134,17 @@ def test_a_whole_file_that_is_no_checkpoint_is_left_alone(
     assert "Damaged" not in caplog.text
 
 
+def test_killed_between_the_last_checkpoint_and_the_final_one(shapes_root: Path, tmp_path: Path) -> None:
+    """Nothing is left to train, and Detectron2 by itself would never write the final one."""
+    steps = ("SEED", "1", "SOLVER.MAX_ITER", "2", "SOLVER.CHECKPOINT_PERIOD", "2")
+    run_here(*arguments(MASK, tmp_path, *steps))
+    expected = load(tmp_path / "model_final.pth")
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    run_here(*arguments(MASK, tmp_path, "--resume", *steps))
+    assert differences(load(tmp_path / "model_final.pth"), expected) == []
+
+
 def test_nothing_to_resume_says_so(
     shapes_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
