@@ -103,6 +103,8 @@ class _Objects:
         plain = [k for k, object_ in enumerate(self.all) if not object_.get("iscrowd")]
         types = {type(self.all[k].get("segmentation")) for k in plain} if mask_format else {type(None)}
         kinds = {list} if mask_format == "polygon" else {list, dict, np.ndarray}
+        if mask_format and types == {type(None)}:
+            raise UserError(f"{self.name}: MODEL.MASK_ON must be False for data without masks; got True.")
         if mask_format and not types <= kinds:
             rule = "polygons (or RLE, with INPUT.MASK_FORMAT 'bitmask') in every object"
             self._check("segmentation", lambda mask: type(mask) in kinds, rule, plain)
