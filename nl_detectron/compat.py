@@ -1,4 +1,4 @@
-"""What differs between Detectron2 0.5 and main, and nothing else."""
+"""What differs between Detectron2 0.5 and main, and what has to reach into them."""
 
 import functools
 import inspect

@@ -25,9 +25,8 @@ from nl_detectron.errors import UserError, reported_as_user_errors
 
 from .checks import Record, check_records
 
-Place = Mapping[
-    str, int
-]  # of an image in the order: its `position` from 0, its `index`, `width` and `height`
+# Of an image in the order: its `position` from 0, its `index`, `width` and `height`
+Place = Mapping[str, int]
 
 _STEP, _IMAGE, _SUBSTITUTE = range(3)  # what a seed is for
 
@@ -95,9 +94,8 @@ class TrainLoader:
             batch_size=None,  # an item is a batch already
             sampler=itertools.islice(self._places, self.start, None),
             num_workers=self._num_workers,
-            prefetch_factor=1
-            if self._num_workers
-            else None,  # of batches: with 2 images, Detectron2's 2 of images
+            # Of batches. Detectron2 has 2 of images: as many, for 2 images a process
+            prefetch_factor=1 if self._num_workers else None,
             collate_fn=trivial_batch_collator,
             worker_init_fn=follow_the_trainer,
         )

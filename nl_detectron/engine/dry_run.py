@@ -175,12 +175,8 @@ class DryRun:
 
     def _output(self) -> Iterator[Line]:
         preflight.check_output(self.cfg.OUTPUT_DIR)
-        holds = (
-            "holds a checkpoint"
-            if (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
-            else "can be written"
-        )
-        yield "ok", f"{self.cfg.OUTPUT_DIR} {holds}"
+        has_run = (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+        yield "ok", f"{self.cfg.OUTPUT_DIR} {'holds a checkpoint' if has_run else 'can be written'}"
 
 
 def _lines(check: Callable[[], Iterable[Line]]) -> Iterator[Line]:

@@ -48,15 +48,16 @@ def _merge_content(cfg: CfgNode, path: str, content: Mapping[str, object]) -> No
     try:
         cfg.merge_from_file(path)
     except Exception:
-        for key, value in _pairs(content):
+        for key, value in flat_pairs(content):
             merge_pair(before, key, value)  # finds the key, if it is one
         raise
 
 
-def _pairs(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat_pairs(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The keys of a config with their sections, as MODEL.NON_LOCAL.RES4, and their values."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
-            yield from _pairs(value, f"{prefix}{key}.")
+            yield from flat_pairs(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -108,7 +109,7 @@ def merge_pair(cfg: CfgNode, key: str, value: object) -> None:
 
 def _check_key(cfg: CfgNode, key: str) -> object:
     """Refuse what is no key, naming those like it; the value that it has."""
-    known = dict(_pairs(cfg))
+    known = dict(flat_pairs(cfg))
     if key in known:
         return known[key]
     inside = [name for name in known if name.startswith(f"{key}.")]

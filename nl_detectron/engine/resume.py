@@ -12,6 +12,8 @@ from detectron2.utils import comm
 import nl_detectron
 from nl_detectron.checkpoint import last_whole_checkpoint
 
+from .merging import flat_pairs
+
 _OF_NO_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"}  # on a training that is resumed
 
 
@@ -52,16 +54,7 @@ def differences(saved: Mapping[str, object], cfg: CfgNode) -> Iterator[str]:
 
 
 def _flat(config: str) -> dict[str, object]:
-    """The keys of a YAML, as MODEL.NON_LOCAL.RES4, and their values."""
-
-    def walk(node: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-        for key, value in node.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(walk(yaml.safe_load(config) or {}, ""))
+    return dict(flat_pairs(yaml.safe_load(config) or {}))
 
 
 def describe_code() -> str:
