@@ -13,6 +13,7 @@ from .placement import (
     insert_non_local,
     insert_non_local_keypoint,
     non_local_blocks,
+    strides_in_resnets,
     summarize_non_local,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "non_local_blocks",
     "non_local_fpn",
     "non_local_resnet",
+    "strides_in_resnets",
     "summarize_non_local",
 ]

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
 
 from nl_detectron.layers import Forecast, NonLocalBlock, forecast_block
+
+from .placement import strides_in_resnets
 
 
 def forecast_non_local(
@@ -25,23 +26,12 @@ def forecast_non_local(
     """
     forecasts = [
         forecast_block(block, images, (-(-height // stride), -(-width // stride)), training)
-        for block, stride in _in_resnets(model)
+        for block, stride in strides_in_resnets(model)
     ]
     forecasts += [forecast_block(block, images * rois, size, training) for block, size in _in_heads(model)]
     kept = sum(forecast.kept for forecast in forecasts)
     transient = max((forecast.peak - forecast.kept for forecast in forecasts), default=0)
     return Forecast(sum(forecast.multiply_adds for forecast in forecasts), kept, kept + transient)
-
-
-def _in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
-    """Each block of a ResNet, with the stride of its map."""
-    for resnet in (module for module in model.modules() if isinstance(module, ResNet)):
-        stride = resnet.stem.stride
-        for child in (child for stage in resnet.stages for child in stage):
-            if isinstance(child, NonLocalBlock):
-                yield child, stride
-            else:
-                stride *= child.stride
 
 
 def _in_heads(model: nn.Module) -> Iterator[tuple[NonLocalBlock, tuple[int, int]]]:

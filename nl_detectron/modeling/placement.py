@@ -117,6 +117,17 @@ def non_local_blocks(model: nn.Module) -> Iterator[tuple[str, NonLocalBlock]]:
             yield name, module
 
 
+def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
+    """Each block of the ResNets of a model, with the stride of its map."""
+    for resnet in (module for module in model.modules() if isinstance(module, ResNet)):
+        stride = resnet.stem.stride
+        for child in (child for stage in resnet.stages for child in stage):
+            if isinstance(child, NonLocalBlock):
+                yield child, stride
+            else:
+                stride *= child.stride
+
+
 def summarize_non_local(model: nn.Module) -> str:
     """How many non-local blocks stand where, a line each; "no non-local block" for a baseline."""
     lines = []

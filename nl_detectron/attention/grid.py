@@ -1,0 +1,63 @@
+"""Where the positions of a block lie on the image that a person looks at.
+
+Pixel (x, y) of an image covers [x, x + 1) x [y, y + 1). A network's image is that image resized, with padding
+on the right and below; position (row, column) of a map with stride s covers s x s pixels of it, which is how
+Detectron2's ROIAlign reads a map. A position j after 2x2 pooling covers the 2 x 2 positions i it was pooled from;
+the last row or column of an odd side is in none.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The positions i of a map, and j after subsampling, as rectangles of an image in its pixels."""
+
+    left: float  # of position (0, 0)
+    top: float
+    width: float  # of one position
+    height: float
+    rows: int
+    columns: int
+    pooled: tuple[int, int]  # rows and columns of positions i that a position j has been pooled from
+
+    def position_at(self, x: float, y: float) -> int | None:
+        """The position i, row by row, at a point of the image; None outside of the map."""
+        row, column = (y - self.top) // self.height, (x - self.left) // self.width
+        if not (0 <= row < self.rows and 0 <= column < self.columns):
+            return None
+        return int(row) * self.columns + int(column)
+
+    def centre(self, position: int) -> tuple[float, float]:
+        """The point (x, y) in the middle of a position i."""
+        row, column = divmod(position, self.columns)
+        return self.left + (column + 0.5) * self.width, self.top + (row + 0.5) * self.height
+
+    def pooled_centre(self, position: int) -> tuple[float, float]:
+        """The point (x, y) in the middle of a position j."""
+        down, across = self.pooled
+        row, column = divmod(position, self.columns // across)
+        x = self.left + (column + 0.5) * across * self.width
+        return x, self.top + (row + 0.5) * down * self.height
+
+    def paint(self, weights: np.ndarray, height: int, width: int) -> np.ndarray:
+        """The weight of the position j that each pixel's centre lies in, NaN where there is none.
+
+        Args:
+            weights: of the positions j (rows', columns').
+            height, width: of the image.
+
+        Returns:
+            (height, width), in float64.
+        """
+        down, across = self.pooled
+        rows = (np.arange(height) + 0.5 - self.top) // (self.height * down)
+        columns = (np.arange(width) + 0.5 - self.left) // (self.width * across)
+        is_row, is_column = (0 <= rows) & (rows < len(weights)), (0 <= columns) & (columns < len(weights[0]))
+        painted = np.full((height, width), np.nan)
+        painted[np.ix_(is_row, is_column)] = weights[
+            np.ix_(rows[is_row].astype(int), columns[is_column].astype(int))
+        ]
+        return painted

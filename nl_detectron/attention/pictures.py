@@ -1,0 +1,115 @@
+"""Heat maps, and the paper's Figure 3: arrows from a position to the 20 that it attends to most."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .observe import Field
+from .queries import Query
+
+ARROWS = 20  # as in Figure 3
+PANEL, WIDTH = 3.2, 16.0  # inches: of a panel's longer side, of the whole picture
+MARGIN = 0.1  # of a detection's box, around it
+
+
+def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
+    """For each query of one block its arrows, and beside them its heat map.
+
+    Args:
+        image: (H, W, 3) of uint8, BGR.
+        queries: at least one.
+    """
+    left, top, right, bottom = _view(image, queries[0].field)
+    size = PANEL * (1.5 if len(queries) == 1 else 1)  # inches along the longer side
+    scale = size / max(right - left, bottom - top)
+    width, height = (right - left) * scale + 0.5, (bottom - top) * scale + 0.5  # with titles and a colour bar
+    across = min(len(queries), max(1, int(WIDTH / (2 * width))))
+    down = math.ceil(len(queries) / across)
+    figure = Figure(figsize=(max(2 * width * across, 7), height * down + 0.6), dpi=100, layout="constrained")
+    field = queries[0].field
+    figure.suptitle(f"{field.name} ({field.block.extra_repr()})\n{describe(field)}", fontsize=9)
+    panels = figure.subplots(down, 2 * across, squeeze=False).flatten()
+    for query, arrows, heat in zip(queries, panels[::2], panels[1::2], strict=False):
+        _draw_arrows(arrows, image, query)
+        _draw_heat(heat, image, query)
+    for panel in panels[2 * len(queries) :]:
+        panel.set_visible(False)
+    for panel in panels:
+        panel.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
+    return figure
+
+
+def describe(field: Field) -> str:
+    """How far the maps of a field depend on the position, and how much of x the block adds to it."""
+    return (
+        f"query dependence {field.query_dependence():.3f} (0: all positions attend alike); "
+        f"the block changes x by {field.change():.1%}"
+    )
+
+
+def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
+    """The positions j of the largest weights (H', W'), signed ones by their size, largest first."""
+    return np.argsort(-np.abs(weights).flatten(), kind="stable")[:count]
+
+
+def _draw_arrows(panel: Axes, image: np.ndarray, query: Query) -> None:
+    weights, grid = query.weights().flatten(), query.field.grid
+    panel.imshow(image[:, :, ::-1], extent=(0, image.shape[1], image.shape[0], 0))
+    highest = np.abs(weights).max() or 1.0
+    for j in strongest(weights)[::-1]:
+        share = abs(weights[j]) / highest
+        panel.annotate(
+            "",
+            xy=grid.pooled_centre(int(j)),
+            xytext=(query.x, query.y),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": "deepskyblue" if weights[j] < 0 else "gold",
+                "lw": 0.6 + 1.6 * share,
+                "alpha": 0.35 + 0.65 * share,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+            annotation_clip=True,
+        )
+    panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
+    panel.set_title(query.label, fontsize=9)
+
+
+def _draw_heat(panel: Axes, image: np.ndarray, query: Query) -> None:
+    weights, (height, width) = query.weights(), image.shape[:2]
+    extent = (0, width, height, 0)
+    panel.imshow(image.mean(2), extent=extent, cmap="gray", vmin=-255, vmax=255)  # pale
+    limit = float(np.abs(weights).max()) or 1.0
+    is_signed = bool((weights < 0).any())
+    painted = query.field.grid.paint(weights, height, width)
+    heat = panel.imshow(
+        painted,
+        extent=extent,
+        cmap="RdBu_r" if is_signed else "YlOrRd",
+        vmin=-limit if is_signed else 0,
+        vmax=limit,
+        alpha=np.nan_to_num(0.1 + 0.7 * np.abs(painted) / limit),
+        interpolation="nearest",
+    )
+    panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
+    panel.set_title(f"largest {limit:.2g}; alike for all: {1 / weights.size:.2g}", fontsize=9)
+    panel.figure.colorbar(heat, ax=panel, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
+
+
+def _view(image: np.ndarray, field: Field) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of what is shown: the image, or a detection's box and some margin."""
+    height, width = image.shape[:2]
+    if field.detection is None:
+        return 0, 0, width, height
+    grid = field.grid
+    dx, dy = MARGIN * grid.columns * grid.width, MARGIN * grid.rows * grid.height
+    return (
+        max(0, grid.left - dx),
+        max(0, grid.top - dy),
+        min(width, grid.left + grid.columns * grid.width + dx),
+        min(height, grid.top + grid.rows * grid.height + dy),
+    )
