@@ -24,9 +24,36 @@ def reference_block(
     return z
 
 
+def reference_rows(
+    x: Tensor, state: dict[str, Tensor], *, pairwise: str, subsample: str, scale: bool
+) -> Tensor:
+    """f(x_i, x_j) / C(x) of Eq. 1 for all i and j (B, N, M), as `reference_block` takes its arguments."""
+    state = {name: tensor.double() for name, tensor in state.items()}
+    rows = []
+    for image in x.double():
+        theta, phi, _ = _embeddings(image, state, pairwise, subsample)
+        rows.append(
+            torch.stack([_row(theta[(slice(None), *i)], phi, state, pairwise, scale) for i in _positions(image)])
+        )
+    return torch.stack(rows)
+
+
 def _reference_image(
     x: Tensor, state: dict[str, Tensor], pairwise: str, subsample: str, scale: bool
 ) -> Tensor:
+    theta, phi, g = _embeddings(x, state, pairwise, subsample)
+    z = torch.empty_like(x)
+    positions_j = list(_positions(phi))
+    for i in _positions(x):
+        row = _row(theta[(slice(None), *i)], phi, state, pairwise, scale)
+        y_i = sum(f_ij * g[(slice(None), *j)] for f_ij, j in zip(row, positions_j, strict=True))  # Eq. 1
+        z[(slice(None), *i)] = _output(y_i, state) + x[(slice(None), *i)]  # Eq. 6
+    return z
+
+
+def _embeddings(
+    x: Tensor, state: dict[str, Tensor], pairwise: str, subsample: str
+) -> tuple[Tensor, Tensor, Tensor]:
     x_hat = _pool(x) if subsample == "input" else x
     g = _embed(x_hat, state, "g")
     embedded = pairwise != "gaussian"
@@ -34,27 +61,25 @@ def _reference_image(
     phi = _embed(x_hat, state, "phi") if embedded else x_hat
     if subsample == "embedding":
         phi, g = _pool(phi), _pool(g)
+    return theta, phi, g
 
-    z = torch.empty_like(x)
-    d = g.shape[0]
-    positions_j = list(_positions(phi))
-    for i in _positions(x):
-        f = []
-        for j in positions_j:
-            theta_i, phi_j = theta[(slice(None), *i)], phi[(slice(None), *j)]
-            if pairwise in ("gaussian", "embedded_gaussian"):  # Eq. 2, Eq. 3
-                logit = torch.dot(theta_i, phi_j).item()
-                f.append(math.exp(logit / math.sqrt(d) if scale else logit))
-            elif pairwise == "dot_product":  # Eq. 4
-                f.append(torch.dot(theta_i, phi_j).item())
-            else:  # Eq. 5
-                pair = torch.cat([theta_i, phi_j])
-                f.append(max(0.0, torch.dot(state["w_f.weight"].flatten(), pair).item()))
-        normalizer = sum(f) if "gaussian" in pairwise else len(positions_j)  # C(x)
-        y_i = sum(f_ij * g[(slice(None), *j)] for f_ij, j in zip(f, positions_j, strict=True))
-        y_i = y_i / normalizer  # Eq. 1
-        z[(slice(None), *i)] = _output(y_i, state) + x[(slice(None), *i)]  # Eq. 6
-    return z
+
+def _row(theta_i: Tensor, phi: Tensor, state: dict[str, Tensor], pairwise: str, scale: bool) -> Tensor:
+    """f(x_i, x_j) / C(x) for all j (M,)."""
+    d = state["g.weight"].shape[0]
+    f = []
+    for j in _positions(phi):
+        phi_j = phi[(slice(None), *j)]
+        if pairwise in ("gaussian", "embedded_gaussian"):  # Eq. 2, Eq. 3
+            logit = torch.dot(theta_i, phi_j).item()
+            f.append(math.exp(logit / math.sqrt(d) if scale else logit))
+        elif pairwise == "dot_product":  # Eq. 4
+            f.append(torch.dot(theta_i, phi_j).item())
+        else:  # Eq. 5
+            pair = torch.cat([theta_i, phi_j])
+            f.append(max(0.0, torch.dot(state["w_f.weight"].flatten(), pair).item()))
+    normalizer = sum(f) if "gaussian" in pairwise else len(f)  # C(x)
+    return torch.tensor(f, dtype=torch.float64) / normalizer
 
 
 def _positions(x: Tensor) -> itertools.product:

@@ -67,7 +67,7 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query) -> None:
             xytext=(query.x, query.y),
             arrowprops={
                 "arrowstyle": "-|>",
-                "color": "deepskyblue" if weights[j] < 0 else "gold",
+                "color": "deepskyblue" if weights[j] < 0 else "darkorange",
                 "lw": 0.6 + 1.6 * share,
                 "alpha": 0.35 + 0.65 * share,
                 "shrinkA": 0,
@@ -84,7 +84,7 @@ def _draw_heat(panel: Axes, image: np.ndarray, query: Query) -> None:
     extent = (0, width, height, 0)
     panel.imshow(image.mean(2), extent=extent, cmap="gray", vmin=-255, vmax=255)  # pale
     limit = float(np.abs(weights).max()) or 1.0
-    is_signed = bool((weights < 0).any())
+    is_signed = query.field.is_signed
     painted = query.field.grid.paint(weights, height, width)
     heat = panel.imshow(
         painted,

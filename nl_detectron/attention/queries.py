@@ -10,12 +10,20 @@ from .observe import Field, Observation
 
 
 class Query(NamedTuple):
-    """A position i of a field: that at the point (x, y) of the image."""
+    """A position i of a field: that at the point (x, y) of the image.
 
-    label: str
+    Queries of one group belong together, as the keypoints of a detection.
+    """
+
+    group: str
+    part: str
     x: float
     y: float
     field: Field
+
+    @property
+    def label(self) -> str:
+        return f"{self.group} {self.part}".rstrip()
 
     @property
     def position(self) -> int:
@@ -30,7 +38,7 @@ def at_point(observation: Observation, x: int, y: int) -> list[Query]:
     """The queries at the middle of pixel (x, y): one for each field that has it."""
     point = x + 0.5, y + 0.5
     return [
-        Query(f"point {x},{y}", *point, field)
+        Query(f"point {x},{y}", "", *point, field)
         for field in observation.fields
         if field.grid.position_at(*point) is not None
     ]
@@ -48,7 +56,7 @@ def of_detection(
     points = _points(instances, detection, keypoints)
     name = f"{label_of(instances, detection, classes)} {detection + 1}"
     return [
-        Query(f"{name} {part}".rstrip(), x, y, field)
+        Query(name, part, x, y, field)
         for field in observation.fields
         if field.detection in (None, detection)
         for part, (x, y) in points.items()

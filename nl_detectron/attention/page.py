@@ -1,0 +1,103 @@
+"""One HTML file, with no network and no server, in which a person points at a position and sees its map."""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+
+from .observe import Field, Observation
+from .pictures import ARROWS, describe
+from .queries import label_of
+
+MAP_BYTES = 16 * 2**20  # what the maps of one field may take: a byte for each position i and j
+LONGEST_SIDE = 1600  # of the image in the page, in pixels
+
+
+def attention_page(observation: Observation, title: str, classes: Sequence[str] = ()) -> str:
+    """The page for all fields of an observation.
+
+    Weights are rounded to 1/255 of the largest one of their row, 1/127 where there are signs. Where all
+    positions i of a large map would not fit into MAP_BYTES, it has every second, third, ... of them.
+
+    Args:
+        classes: names of the classes, as `label_of` takes them.
+    """
+    content = {
+        "title": title,
+        "arrows": ARROWS,
+        "image": _jpeg(observation.image),
+        "width": observation.image.shape[1],
+        "height": observation.image.shape[0],
+        "detections": _detections(observation, classes),
+        "fields": [_field(field) for field in observation.fields],
+        "colours": {"plain": _colours("YlOrRd"), "signed": _colours("RdBu_r")},
+    }
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    # Within a script, "</" could end it, and "<!--" begin a comment.
+    return template.replace("/*CONTENT*/null", json.dumps(content).replace("<", "\\u003c"))
+
+
+def _field(field: Field) -> dict[str, object]:
+    grid = field.grid
+    down, across = grid.pooled
+    m = (grid.rows // down) * (grid.columns // across)
+    step = math.ceil(math.sqrt(grid.rows * grid.columns * m / MAP_BYTES))
+    rows, columns = range(step // 2, grid.rows, step), range(step // 2, grid.columns, step)
+    rows, columns = rows or range(1), columns or range(1)
+    maps, scales = zip(*(_rounded(field, row, columns) for row in rows), strict=True)
+    return {
+        "name": field.name,
+        "detection": field.detection,
+        "signed": field.is_signed,
+        "about": describe(field),
+        "left": grid.left,
+        "top": grid.top,
+        "cell": [grid.width, grid.height],
+        "size": [grid.rows, grid.columns],
+        "pooled": grid.pooled,
+        "step": step,
+        "asked": [len(rows), len(columns)],
+        "maps": _base64(np.concatenate(maps)),
+        "scales": _base64(np.concatenate(scales)),
+    }
+
+
+def _rounded(field: Field, row: int, columns: range) -> tuple[np.ndarray, np.ndarray]:
+    """The maps of some positions of a row in whole numbers of a byte (K, M), and what 1 is in each (K,)."""
+    weights = field.rows([row * field.grid.columns + column for column in columns]).reshape(len(columns), -1)
+    dtype, largest = (np.int8, 127) if field.is_signed else (np.uint8, 255)
+    scales = (np.abs(weights).max(1) / largest).astype("<f4")
+    safe = np.where(scales > 0, scales, 1)[:, None]
+    return np.clip(np.rint(weights / safe), -largest, largest).astype(dtype), scales
+
+
+def _detections(observation: Observation, classes: Sequence[str]) -> list[dict[str, object]]:
+    instances = observation.instances
+    if instances is None:
+        return []
+    boxes = instances.pred_boxes.tensor.tolist()
+    labels = (label_of(instances, k, classes) for k in range(len(instances)))
+    scores = instances.scores.tolist()
+    return [
+        {"box": box, "label": f"{k} {label} {score:.0%}"}
+        for k, (box, label, score) in enumerate(zip(boxes, labels, scores, strict=True), start=1)
+    ]
+
+
+def _jpeg(image: np.ndarray) -> str:
+    scale = min(1, LONGEST_SIDE / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    return "data:image/jpeg;base64," + _base64(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+
+
+def _colours(name: str) -> list[list[int]]:
+    return colormaps[name](np.arange(256), bytes=True)[:, :3].tolist()
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(array.tobytes()).decode()

@@ -1,0 +1,50 @@
+"""Where positions lie in the image, against rectangles counted by hand and pixel by pixel."""
+
+import numpy as np
+import pytest
+
+from nl_detectron.attention import Grid
+
+# 3 x 5 positions of 10 x 4 pixels, pooled 2 x 2 to 1 x 2, from (1, 2) on.
+GRID = Grid(left=1, top=2, width=10, height=4, rows=3, columns=5, pooled=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "position"),
+    [(1, 2, 0), (10.9, 5.9, 0), (11, 2, 1), (1, 6, 5), (50.9, 13.9, 14)]
+    + [(0.9, 2, None), (1, 1.9, None), (51, 2, None), (1, 14, None)],
+)
+def test_position_at(x: float, y: float, position: int | None) -> None:
+    assert GRID.position_at(x, y) == position
+
+
+def test_centres() -> None:
+    assert GRID.centre(0) == (6, 4)
+    assert GRID.centre(8) == (36, 8)  # row 1, column 3
+    assert GRID.pooled_centre(1) == (31, 6)  # of positions 2, 3 and 7, 8
+    assert all(GRID.position_at(*GRID.centre(i)) == i for i in range(15))
+
+
+def test_paint_leaves_what_no_pooled_position_covers() -> None:
+    painted = GRID.paint(np.array([[0.25, 0.5]]), height=16, width=60)
+    expected = np.full((16, 60), np.nan)  # the third row and the fifth column are in no 2 x 2
+    expected[2:10, 1:21], expected[2:10, 21:41] = 0.25, 0.5
+    np.testing.assert_array_equal(painted, expected)
+
+
+@pytest.mark.parametrize("pooled", [(1, 1), (2, 2), (1, 2)])
+def test_paint_pixel_by_pixel(pooled: tuple[int, int]) -> None:
+    grid = Grid(left=-3.3, top=1.7, width=7.9, height=5.3, rows=6, columns=7, pooled=pooled)
+    weights = np.random.default_rng(0).random((6 // pooled[0], 7 // pooled[1]))
+    painted = grid.paint(weights, height=40, width=50)
+    for y in range(40):
+        for x in range(50):
+            i = grid.position_at(x + 0.5, y + 0.5)
+            row, column = (-1, -1) if i is None else (i // 7 // pooled[0], i % 7 // pooled[1])
+            is_covered = i is not None and row < len(weights) and column < weights.shape[1]
+            expected = weights[row, column] if is_covered else np.nan
+            np.testing.assert_equal(painted[y, x], expected)
+
+
+def test_an_image_smaller_than_the_map() -> None:
+    assert GRID.paint(np.array([[0.25, 0.5]]), height=3, width=5).shape == (3, 5)
