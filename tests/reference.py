@@ -33,7 +33,9 @@ def reference_rows(
     for image in x.double():
         theta, phi, _ = _embeddings(image, state, pairwise, subsample)
         rows.append(
-            torch.stack([_row(theta[(slice(None), *i)], phi, state, pairwise, scale) for i in _positions(image)])
+            torch.stack(
+                [_row(theta[(slice(None), *i)], phi, state, pairwise, scale) for i in _positions(image)]
+            )
         )
     return torch.stack(rows)
 

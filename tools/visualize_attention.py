@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""See what positions attend to: heat maps and the paper's Figure 3 arrows for chosen points or detections, and a
-page in which every position can be pointed at.
+"""See what positions attend to: heat maps and the paper's Figure 3 arrows for chosen points or detections,
+and a page in which every position can be pointed at.
 
-    python tools/visualize_attention.py --config-file CONFIG --input photo.jpg --point 320,200 --output FOLDER \\
-        MODEL.WEIGHTS model_final.pth
+    python tools/visualize_attention.py --config-file CONFIG --input photo.jpg --point 320,200 \\
+        --output FOLDER MODEL.WEIGHTS model_final.pth
 
-FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table says
-how far the maps of each block depend on the position at all.
+FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table
+says how far the maps of each block depend on the position at all.
 """
 
 import argparse

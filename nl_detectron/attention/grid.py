@@ -2,8 +2,8 @@
 
 Pixel (x, y) of an image covers [x, x + 1) x [y, y + 1). A network's image is that image resized, with padding
 on the right and below; position (row, column) of a map with stride s covers s x s pixels of it, which is how
-Detectron2's ROIAlign reads a map. A position j after 2x2 pooling covers the 2 x 2 positions i it was pooled from;
-the last row or column of an odd side is in none.
+Detectron2's ROIAlign reads a map. A position j after 2x2 pooling covers the 2 x 2 positions i that it was
+pooled from; the last row or column of an odd side is in none.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,8 @@ class Grid:
         down, across = self.pooled
         rows = (np.arange(height) + 0.5 - self.top) // (self.height * down)
         columns = (np.arange(width) + 0.5 - self.left) // (self.width * across)
-        is_row, is_column = (0 <= rows) & (rows < len(weights)), (0 <= columns) & (columns < len(weights[0]))
+        is_row = (rows >= 0) & (rows < weights.shape[0])
+        is_column = (columns >= 0) & (columns < weights.shape[1])
         painted = np.full((height, width), np.nan)
         painted[np.ix_(is_row, is_column)] = weights[
             np.ix_(rows[is_row].astype(int), columns[is_column].astype(int))

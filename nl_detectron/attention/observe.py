@@ -19,7 +19,7 @@ from .rows import attention_rows, query_dependence
 
 @dataclass(frozen=True)
 class Field:
-    """A block, and one map that went through it: that of the image, or of one detection in a keypoint head."""
+    """A block, and one map that went through it: of the image, or of one detection in a keypoint head."""
 
     name: str
     block: NonLocalBlock
@@ -70,7 +70,10 @@ def observe(model: nn.Module, image: np.ndarray, resize: Augmentation, input_for
     with _recorded(model) as (inputs, boxes):
         (output,) = model([{"image": tensor, "height": height, "width": width}])
     to_image = (width / resized.shape[1], height / resized.shape[0])
-    fields = [*_in_backbone(model, inputs, to_image), *_in_heads(model, inputs, boxes, to_image, (height, width))]
+    fields = [
+        *_in_backbone(model, inputs, to_image),
+        *_in_heads(model, inputs, boxes, to_image, (height, width)),
+    ]
     instances = output["instances"].to("cpu") if "instances" in output else None
     return Observation(image, instances, fields)
 
@@ -98,7 +101,9 @@ def _in_backbone(
     names = {block: name for name, block in non_local_blocks(model)}
     for block, stride in strides_in_resnets(model):
         x = inputs[block]
-        yield Field(names[block], block, x, _grid(block, x, (0, 0), (stride * to_image[0], stride * to_image[1])))
+        yield Field(
+            names[block], block, x, _grid(block, x, (0, 0), (stride * to_image[0], stride * to_image[1]))
+        )
 
 
 def _in_heads(

@@ -1,6 +1,8 @@
-"""Rows of the matrix that the fast ways never build: what a position attends to, and how far that depends on it.
+"""Rows of the matrix that the fast ways never build: what a position attends to, and how far that depends
+on the position.
 
-The letters are those of `layers.pairwise`; K is the number of chosen positions i, S' the sizes after subsampling.
+The letters are those of `layers.pairwise`; K is the number of chosen positions i, S' the sizes after
+subsampling.
 """
 
 import torch
@@ -29,7 +31,8 @@ def attention_rows(block: NonLocalBlock, x: Tensor, positions: Tensor) -> Tensor
 
 @torch.no_grad()
 def query_dependence(block: NonLocalBlock, x: Tensor) -> float:
-    """How far the rows of one image differ from each other: GCNet's average cosine distance (Section 3.2 there),
+    """How far the rows of an image differ from each other: the average cosine distance of Section 3.2 of
+    GCNet (Cao et al., 2019),
 
         1/N^2 sum_i sum_i' (1 - cos(row_i, row_i')) / 2,
 

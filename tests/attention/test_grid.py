@@ -11,8 +11,10 @@ GRID = Grid(left=1, top=2, width=10, height=4, rows=3, columns=5, pooled=(2, 2))
 
 @pytest.mark.parametrize(
     ("x", "y", "position"),
-    [(1, 2, 0), (10.9, 5.9, 0), (11, 2, 1), (1, 6, 5), (50.9, 13.9, 14)]
-    + [(0.9, 2, None), (1, 1.9, None), (51, 2, None), (1, 14, None)],
+    [
+        *[(1, 2, 0), (10.9, 5.9, 0), (11, 2, 1), (1, 6, 5), (50.9, 13.9, 14)],
+        *[(0.9, 2, None), (1, 1.9, None), (51, 2, None), (1, 14, None)],
+    ],
 )
 def test_position_at(x: float, y: float, position: int | None) -> None:
     assert GRID.position_at(x, y) == position

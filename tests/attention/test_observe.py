@@ -67,7 +67,7 @@ def planted(height: int, width: int, rectangle: tuple[slice, slice]) -> np.ndarr
 def test_a_planted_pattern_is_found_pixel_by_pixel(
     size: tuple[int, int], shortest: int, placement: dict[str, list[int]], stride: int, subsample: str
 ) -> None:
-    """Black but for the pixels of one position j. A query on it attends to it alone, at these pixels exactly."""
+    """Black but for the pixels of one position j. A query on it attends to these pixels exactly."""
     height, width = size
     cell = stride * (1 if subsample == "none" else 2) / (shortest / min(size))  # in pixels of the image
     row, column = 1, 2
@@ -120,7 +120,9 @@ def test_the_fields_of_a_keypoint_head_are_the_boxes_of_the_detections(
     seen = observe(keypoint_model, photo, ResizeShortestEdge(96, 640), "BGR")
     names = [name for name, _ in non_local_blocks(keypoint_model)]
     assert len(seen.instances) == 4
-    assert [(field.name, field.detection) for field in seen.fields] == [(n, k) for n in names for k in range(4)]
+    assert [(field.name, field.detection) for field in seen.fields] == [
+        (n, k) for n in names for k in range(4)
+    ]
     for field in seen.fields:
         left, top, right, bottom = seen.instances.pred_boxes.tensor[field.detection].tolist()
         grid = field.grid
@@ -144,7 +146,10 @@ def test_a_planted_region_goes_with_its_detection(keypoint_model: nn.Module, pho
     for query, (x, y) in zip(asked[:17], points[:, :2].tolist(), strict=True):
         row, column = divmod(query.position, 14)
         grid = query.field.grid
-        assert (math.floor((y - grid.top) / grid.height), math.floor((x - grid.left) / grid.width)) == (row, column)
+        assert (math.floor((y - grid.top) / grid.height), math.floor((x - grid.left) / grid.width)) == (
+            row,
+            column,
+        )
 
 
 def test_a_box_is_asked_for_at_its_middle(mask_cfg: CfgNode, photo: np.ndarray) -> None:

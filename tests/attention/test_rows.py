@@ -55,7 +55,9 @@ class LargestTensor(TorchDispatchMode):
 
     values = 0
 
-    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         self.values = max(self.values, out.numel() if isinstance(out, Tensor) else 0)
         return out

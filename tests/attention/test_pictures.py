@@ -1,0 +1,77 @@
+"""Heat maps and arrows: what is drawn where, read back from the figure."""
+
+import matplotlib.colors
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from nl_detectron import NonLocalBlock
+from nl_detectron.attention import Field, Grid, draw_queries
+from nl_detectron.attention.pictures import strongest
+from nl_detectron.attention.queries import Query
+
+IMAGE = np.full((60, 100, 3), 200, np.uint8)
+
+
+def field(pairwise: str = "embedded_gaussian", detection: int | None = None) -> Field:
+    """6 x 10 positions of 10 x 10 pixels, or of 4 x 4 for a detection."""
+    block = NonLocalBlock(8, pairwise=pairwise).eval()
+    side = 10 if detection is None else 4
+    grid = Grid(left=0, top=0, width=side, height=side, rows=6, columns=10, pooled=(2, 2))
+    return Field("res4.non_local_1", block, torch.randn(1, 8, 6, 10), grid, detection)
+
+
+def panels(figure: Figure, query: Query) -> tuple[list[Annotation], np.ndarray]:
+    """The arrows of the first panel, and the painted map of the second."""
+    arrows = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    return arrows, figure.axes[1].images[1].get_array()
+
+
+def test_strongest_is_by_size_and_then_by_place() -> None:
+    weights = np.array([[0.1, -0.5], [0.5, 0.0]])
+    assert strongest(weights).tolist() == [1, 2, 0, 3]
+    assert strongest(np.arange(30.0).reshape(5, 6)).tolist() == list(range(29, 9, -1))
+
+
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "concatenation"])
+def test_arrows_go_to_the_strongest_and_the_map_is_painted(pairwise: str) -> None:
+    query = Query("point", "", 35.5, 25.5, field(pairwise))
+    arrows, painted = panels(draw_queries(IMAGE, [query]), query)
+    weights = query.weights()
+    expected = {}
+    for j in np.argsort(-np.abs(weights).flatten(), kind="stable")[:20].tolist():
+        row, column = divmod(j, 5)
+        expected[20 * column + 10, 20 * row + 10] = weights.flat[j]
+    assert {arrow.xy for arrow in arrows} == set(expected)
+    assert all(arrow.xyann == (35.5, 25.5) for arrow in arrows)
+    blue = matplotlib.colors.to_rgb("deepskyblue")
+    for arrow in arrows:
+        assert (arrow.arrow_patch.get_edgecolor()[:3] == blue) == (expected[arrow.xy] < 0)
+    np.testing.assert_array_equal(painted, np.kron(weights, np.ones((20, 20))))
+    assert (weights < 0).any() == (pairwise == "dot_product")
+
+
+def test_the_picture_of_a_detection_is_its_box() -> None:
+    query = Query("person 1", "nose", 22, 10, field(detection=0))
+    figure = draw_queries(IMAGE, [query, query])
+    for panel in figure.axes[:4]:
+        assert panel.get_xlim() == (0, 44)  # 10 positions of 4 pixels, and a tenth around
+        assert panel.get_ylim() == (pytest.approx(26.4), 0)
+
+
+def test_weights_of_zero_are_drawn() -> None:
+    seen = field("concatenation")
+    torch.nn.init.zeros_(seen.block.w_f.weight)
+    query = Query("point", "", 5, 5, seen)
+    _, painted = panels(draw_queries(IMAGE, [query]), query)
+    assert (painted == 0).all()
+
+
+def test_many_queries_have_a_pair_of_panels_each() -> None:
+    seen = field()
+    figure = draw_queries(IMAGE, [Query("person 1", str(k), 5 * k, 9, seen) for k in range(17)])
+    titles = [panel.get_title() for panel in figure.axes if panel.get_visible()]
+    assert sum(title.startswith("person 1 ") for title in titles) == 17
+    assert sum(title.startswith("largest ") for title in titles) == 17
