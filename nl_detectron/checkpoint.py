@@ -112,6 +112,28 @@ def _reason(error: BaseException) -> str:
     return _reason(error.__context__) if error.__context__ else str(error).splitlines()[0]
 
 
+def check_weights_file(weights: str) -> None:
+    """Whether MODEL.WEIGHTS is there, and was written to its end. A URL is not looked up.
+
+    Raises:
+        UserError: if there is no such file, it is empty, or the beginning of a zip, as .pth are.
+    """
+    if "://" in weights:
+        return
+    path = Path(weights.split("?")[0])  # Detectron2 main reads options after a question mark
+    if not path.is_file():
+        raise UserError(
+            f"MODEL.WEIGHTS must be a file or a URL; got {weights!r}, and there is no such file. "
+            'Correct the path, or set it to "" to start from scratch.'
+        )
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not path.stat().st_size or (is_zip and not zipfile.is_zipfile(path)):
+        raise UserError(
+            f"MODEL.WEIGHTS must be a whole checkpoint; {str(path)!r} is empty or cut short. Get it again."
+        )
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that a training continues from: the one that `last_checkpoint` names, or if that is
     damaged or gone, the one of the highest iteration of those that are whole. None if there are none.

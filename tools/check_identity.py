@@ -21,11 +21,12 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nl_detectron.checkpoint import Checkpointer, LoadReport
 from nl_detectron.config import baseline_of
 from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.engine.preflight import check_dataset, read_dataset
 from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
+from nl_detectron.load_report import LoadReport
+from nl_detectron.predictor import load_weights
 
 SEED = 0  # of what the checkpoint does not hold, with --allow-mismatch
 
@@ -36,7 +37,7 @@ def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[nn.Module, nn.Module
     Raises:
         UserError: if there is no block to check, or the checkpoint is not one of the baseline.
     """
-    model, report = _load(cfg)
+    model, report = _load(cfg, allow_mismatch=True)
     print(report)
     if not hasattr(model, "preprocess_image") or not hasattr(model, "backbone"):
         rule = "an architecture that detects, as GeneralizedRCNN, RetinaNet and PanopticFPN"
@@ -45,20 +46,15 @@ def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[nn.Module, nn.Module
         raise UserError("--config-file must place non-local blocks; this one places none.")
     if report.has_blocks:
         raise UserError(f"MODEL.WEIGHTS must be of a baseline; got {cfg.MODEL.WEIGHTS!r}, which has blocks.")
-    baseline, report = _load(baseline_of(cfg))
-    if not allow_mismatch:
-        report.check_whole()
+    baseline, _ = _load(baseline_of(cfg), allow_mismatch)
     return model, baseline
 
 
-def _load(cfg: CfgNode) -> tuple[nn.Module, LoadReport]:
+def _load(cfg: CfgNode, allow_mismatch: bool) -> tuple[nn.Module, LoadReport]:
     torch.manual_seed(SEED)
     with reported_as_user_errors("Detectron2 cannot build this model"):
         model = build_model(cfg).eval()
-    checkpointer = Checkpointer(model)
-    with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
-        checkpointer.load(cfg.MODEL.WEIGHTS)
-    return model, checkpointer.report
+    return model, load_weights(model, cfg.MODEL.WEIGHTS, allow_mismatch)
 
 
 def compare(model: nn.Module, baseline: nn.Module, image: dict[str, object]) -> dict[str, str]:

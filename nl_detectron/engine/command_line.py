@@ -13,7 +13,7 @@ from nl_detectron.config import get_cfg
 from nl_detectron.data import add_register_coco, register_from
 from nl_detectron.errors import UserError
 
-from .merging import merge_file, merge_options
+from .merging import flat_pairs, merge_file, merge_options
 from .preflight import check_types
 
 EPILOG = """
@@ -85,8 +85,10 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config-file", metavar="FILE", help="a config, or the name of a shipped one")
     add_register_coco(parser)
+    pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
+    parser.add_argument("--opts", help="goes before the keys in Detectron2's demo; may be left out", **pairs)
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="keys of the config and their values: MODEL.WEIGHTS model.pth"
+        metavar="KEY VALUE", help="keys of the config and their values: MODEL.WEIGHTS model.pth", **pairs
     )
     return parser
 
@@ -94,7 +96,8 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of a command line, and the keys that the user gave explicitly.
 
-    Its data sets are registered, and what this machine has not is turned off, saying so.
+    Its data sets are registered, and what this machine has not is turned off, saying so. Keys that `--input`
+    has taken for files, as it takes all words up to the next flag, are given back.
 
     Raises:
         UserError: for what cannot be read or registered.
@@ -105,6 +108,7 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
         raise UserError(f"--config-file must be given{before}. The configs are in configs/.")
     args.config_file = find_config(args.config_file)
     cfg = get_cfg()
+    _give_back_keys(args, cfg)
     given = _non_local_keys(merge_file(cfg, args.config_file))
     merge_options(cfg, args.opts)
     check_types(cfg)
@@ -116,6 +120,14 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
         cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = False, "bfloat16"
     register_from(args)
     return cfg, {*given, *args.opts[::2]}
+
+
+def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Move what is in `--input` from the first key of the config on to the keys, unless it is a file."""
+    inputs, keys = getattr(args, "input", None) or [], dict(flat_pairs(cfg))
+    first = next((k for k, word in enumerate(inputs) if word in keys and not os.path.exists(word)), None)
+    if first is not None:
+        args.input, args.opts = inputs[:first], inputs[first:] + args.opts
 
 
 def _non_local_keys(content: Mapping[str, object]) -> set[str]:

@@ -8,13 +8,12 @@ from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from zipfile import is_zipfile
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from nl_detectron.checkpoint import last_whole_checkpoint
+from nl_detectron.checkpoint import check_weights_file, last_whole_checkpoint
 from nl_detectron.config import check_placement_is_used, get_cfg
 from nl_detectron.data import check_records
 from nl_detectron.errors import UserError, reported_as_user_errors
@@ -265,26 +264,9 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> str:
     """The checkpoint that the run begins with, "" for none, if it is there. A URL is not looked up."""
     if args.resume and (last := last_whole_checkpoint(Path(cfg.OUTPUT_DIR))):
         return str(last)
-    weights = cfg.MODEL.WEIGHTS
-    path = weights.split("?")[0]  # Detectron2 main reads options after a question mark
-    if weights and "://" not in weights and not Path(path).is_file():
-        raise UserError(
-            f"MODEL.WEIGHTS must be a file or a URL; got {weights!r}, and there is no such file. "
-            'Correct the path, or set it to "" to start from scratch.'
-        )
-    if weights and "://" not in weights:
-        _check_is_whole(Path(path))
-    return weights
-
-
-def _check_is_whole(path: Path) -> None:
-    """Refuse what was not written to its end: an empty file, or the beginning of a zip, as .pth are."""
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    if not path.stat().st_size or (is_zip and not is_zipfile(path)):
-        raise UserError(
-            f"MODEL.WEIGHTS must be a whole checkpoint; {str(path)!r} is empty or cut short. Get it again."
-        )
+    if cfg.MODEL.WEIGHTS:
+        check_weights_file(cfg.MODEL.WEIGHTS)
+    return cfg.MODEL.WEIGHTS
 
 
 def check_output(output_dir: str) -> None:

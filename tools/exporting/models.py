@@ -11,10 +11,10 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import Tensor, nn
 
-from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
+from nl_detectron.predictor import load_weights
 
 NOISE = (480, 640, 3)
 
@@ -38,12 +38,7 @@ def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
     with reported_as_user_errors("Detectron2 cannot build this model"):
         model = build_model(cfg).eval()
     if cfg.MODEL.WEIGHTS:
-        checkpointer = Checkpointer(model)
-        with reported_as_user_errors(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} cannot be loaded"):
-            checkpointer.load(cfg.MODEL.WEIGHTS)
-        print(checkpointer.report)
-        if not allow_mismatch:
-            checkpointer.report.check_whole()
+        print(load_weights(model, cfg.MODEL.WEIGHTS, allow_mismatch))
     else:
         with reported_as_user_errors("this model has no trial: give MODEL.WEIGHTS"):
             _enliven(model)

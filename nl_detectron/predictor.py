@@ -1,0 +1,87 @@
+"""A trained model for single images: Detectron2's DefaultPredictor, with weights that are checked."""
+
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from torch import nn
+
+from .checkpoint import Checkpointer, check_weights_file
+from .errors import UserError, reported_as_user_errors
+from .load_report import LoadReport
+
+__all__ = ["Predictor", "load_model", "load_weights"]
+
+
+class Predictor(DefaultPredictor):
+    """Detectron2's, which takes a BGR image and gives the output of the model for it.
+
+    Attributes:
+        metadata: that of the first test set, if any. Classes, stuff and keypoints have their numbers for
+            names where it has another count of them than the model.
+        report: what became of the tensors when MODEL.WEIGHTS was loaded.
+    """
+
+    def __init__(self, cfg: CfgNode, allow_mismatch: bool = False) -> None:
+        """
+        Args:
+            allow_mismatch: as `load_weights` takes it.
+
+        Raises:
+            UserError: if the model cannot be built, or MODEL.WEIGHTS not be loaded.
+        """
+        unloaded = cfg.clone()
+        unloaded.defrost()
+        unloaded.MODEL.WEIGHTS = ""  # which Detectron2 would load as far as they fit
+        with reported_as_user_errors("Detectron2 cannot build this model"):
+            super().__init__(unloaded)
+        self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
+        self.metadata = _complete_metadata(cfg)
+        self.report = load_weights(self.model, cfg.MODEL.WEIGHTS, allow_mismatch)
+
+
+def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
+    """The model of a config with MODEL.WEIGHTS, in evaluation mode; arguments and errors as `Predictor`'s."""
+    with reported_as_user_errors("Detectron2 cannot build this model"):
+        model = build_model(cfg).eval()
+    load_weights(model, cfg.MODEL.WEIGHTS, allow_mismatch)
+    return model
+
+
+def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -> LoadReport:
+    """Load MODEL.WEIGHTS into a model, for inference.
+
+    Args:
+        allow_mismatch: whether the model may have tensors that the checkpoint does not hold. Whole blocks
+            always may, if it holds none: it is the baseline's then.
+
+    Raises:
+        UserError: if there are no weights, they cannot be loaded, or not without `allow_mismatch`.
+    """
+    if not weights:
+        raise UserError("MODEL.WEIGHTS must be a checkpoint of this model; got none.")
+    check_weights_file(weights)
+    checkpointer = Checkpointer(model)
+    with reported_as_user_errors(f"MODEL.WEIGHTS {weights!r} cannot be loaded"):
+        checkpointer.load(weights)
+    if not allow_mismatch:
+        checkpointer.report.check_whole()
+    return checkpointer.report
+
+
+def _complete_metadata(cfg: CfgNode) -> Metadata:
+    """Metadata that Detectron2's visualizers can draw all outputs of the model with: they look every class up
+    in it, and some fail where there is none.
+    """
+    node = cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
+    counts = {
+        "thing_classes": node.NUM_CLASSES,
+        "stuff_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+        "keypoint_names": cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS,
+    }
+    known = MetadataCatalog.get(cfg.DATASETS.TEST[0]).as_dict() if cfg.DATASETS.TEST else {}
+    names = {field: known.get(field) or () for field in counts}
+    numbers = {
+        field: [str(k) for k in range(count)] for field, count in counts.items() if len(names[field]) != count
+    }
+    return Metadata(**known | numbers)

@@ -1,0 +1,160 @@
+#!/usr/bin/env python
+"""Draw what a model detects into images, a video or what a camera sees: boxes, masks, keypoints, and panoptic
+and semantic segmentations.
+
+    python tools/demo.py --config-file CONFIG --input FOLDER 'more/*.png' --output RESULTS \\
+        MODEL.WEIGHTS model_final.pth
+    python tools/demo.py --config-file CONFIG --video-input video.mp4 --output result.mp4 \\
+        MODEL.WEIGHTS model_final.pth
+    python tools/demo.py --config-file CONFIG --webcam MODEL.WEIGHTS model_final.pth
+
+Results have the names of the images, in the folder --output, so that two images of the same name are refused;
+the result of one image may be a file, as result.jpg. No image is overwritten; older results are. Images that
+cannot be read are named and left out, and the exit code is 1 then. Classes are shown by the names that the first
+data set of DATASETS.TEST has for them, or else by their numbers.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import cv2
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.drawing import draw, draw_frames
+from nl_detectron.engine import read_config, tool_parser
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.images import find_images, output_paths, read_image, write_image
+from nl_detectron.predictor import Predictor
+from nl_detectron.video import SUFFIX, count_frames, open_video, read_frames, write_video
+
+THRESHOLDS = {
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+}
+WINDOW = "detections: q or Esc ends it"
+END_KEYS = (ord("q"), 27)
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    with one_line_errors():
+        cfg, given = read_config(args)
+        check_placement_is_used(cfg, given)
+        if not 0 <= args.confidence_threshold <= 1:
+            raise UserError(f"--confidence-threshold must be from 0 to 1; got {args.confidence_threshold:g}.")
+        for key in THRESHOLDS - given:
+            cfg.merge_from_list([key, args.confidence_threshold])
+        if not args.webcam and not args.output:
+            raise UserError("--output must be given: a folder, or a file for one image or a video; got none.")
+        if args.webcam and args.output:
+            raise UserError(f"--output must be left out with --webcam; got {str(args.output)!r}.")
+        if args.webcam:
+            run_on_webcam(cfg, args)
+        elif args.video_input:
+            run_on_video(cfg, args)
+        else:
+            run_on_images(cfg, args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = tool_parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input", nargs="+", metavar="FILES", help="images, folders of images, patterns in quotes"
+    )
+    source.add_argument("--video-input", type=Path, metavar="FILE", help="a video that OpenCV reads")
+    source.add_argument("--webcam", action="store_true", help="the first camera, shown in a window")
+    parser.add_argument("--output", type=Path, help="a folder, a file for one image, or .mp4 for a video")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="of the least sure detections to draw (default: %(default)s); the keys of the config that it "
+        "sets may be given instead",
+    )
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
+    )
+    return parser
+
+
+def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
+    predictor = Predictor(cfg, allow_mismatch)
+    print(predictor.report)
+    return predictor
+
+
+def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
+    paths = output_paths(find_images(args.input), args.output)
+    predictor = load(cfg, args.allow_mismatch)
+    broken = 0
+    for image, path in tqdm(paths.items(), desc="drawing", unit="image"):
+        try:
+            pixels = read_image(image)
+        except (UserError, OSError) as error:
+            broken += 1
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            continue
+        write_image(path, draw(pixels, predictor(pixels), predictor.metadata))
+    print(f"written: {len(paths) - broken} images to {args.output}")
+    if broken:
+        raise UserError(f"--input must be whole images; {broken} of {len(paths)} cannot be read, see above.")
+
+
+def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
+    capture = open_video(args.video_input)
+    path = args.output
+    if path.is_dir() or not path.suffix:
+        path = path / args.video_input.with_suffix(SUFFIX).name
+    if path.suffix != SUFFIX or path.resolve() == args.video_input.resolve():
+        raise UserError(
+            f"--output must be a folder or another {SUFFIX} than --video-input; got {str(path)!r}."
+        )
+    predictor = load(cfg, args.allow_mismatch)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    expected = max(count_frames(capture), 0)
+    frames = draw_frames(predictor, read_frames(capture))
+    progress = tqdm(frames, desc="drawing", unit="frame", total=expected or None)
+    count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
+    print(f"written: {count} frames to {path}")
+    if count < expected - 1:  # which OpenCV rounds, where it estimates it
+        raise UserError(
+            f"{args.video_input} must be a whole video; it ends after {count} of {expected} frames."
+        )
+
+
+def run_on_webcam(cfg: CfgNode, args: argparse.Namespace) -> None:
+    check_display()
+    camera = cv2.VideoCapture(0)
+    if not camera.isOpened():
+        raise UserError("--webcam must have a camera that OpenCV opens; there is none.")
+    predictor = load(cfg, args.allow_mismatch)
+    for frame in tqdm(draw_frames(predictor, read_frames(camera)), desc="drawing", unit="frame"):
+        cv2.imshow(WINDOW, frame)
+        if cv2.waitKey(1) in END_KEYS:
+            break
+    camera.release()
+    cv2.destroyAllWindows()
+
+
+def check_display() -> None:
+    """Refuse a window where there can be none: OpenCV would end the program without a word of why."""
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        raise UserError("--webcam must have a display for its window; DISPLAY is not set. Use --video-input.")
+    try:
+        cv2.namedWindow(WINDOW, cv2.WINDOW_NORMAL)
+    except cv2.error:
+        raise UserError(
+            "--webcam must have an OpenCV with windows; this one is opencv-python-headless. "
+            "Install opencv-python in its place."
+        ) from None
+
+
+if __name__ == "__main__":
+    main()
