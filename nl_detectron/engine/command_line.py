@@ -78,12 +78,17 @@ def train_net_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def tool_parser(description: str) -> argparse.ArgumentParser:
+def tool_parser(description: str, several_configs: bool = False) -> argparse.ArgumentParser:
     """The flags of a tool that takes a model: its config, a user's data sets, and keys of the config."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", metavar="FILE", help="a config, or the name of a shipped one")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        action="append" if several_configs else "store",
+        help="a config, or the name of a shipped one" + ("; may be repeated" if several_configs else ""),
+    )
     add_register_coco(parser)
     pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
     parser.add_argument("--opts", help="goes before the keys in Detectron2's demo; may be left out", **pairs)

@@ -1,0 +1,243 @@
+"""Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add to them.
+
+One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no values:
+that takes no memory, and what random weights would detect does not matter. Counted are
+
+- parameters, the frozen ones too (the constants of FrozenBN are none);
+- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's own FlopCountAnalysis does.
+  Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
+- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis does. The N x M logits
+  of a softmax are among them, though `layers` never holds large ones at once.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from .config import baseline_of
+from .errors import UserError, reported_as_user_errors
+from .layers import NonLocalBlock
+from .modeling import non_local_blocks
+
+# The end of concatenation by prefix sums, y_i = a_i G(i) + H(i): the one multiply-add that is no matrix product.
+_FLOPS = flop_registry | {torch.ops.aten.addcmul_: lambda total, *_, **__: 2 * total.numel()}
+
+# What a module is counted under, by how its name begins; its stage in a ResNet goes by its own name.
+_PARTS = {
+    "backbone.fpn_": "FPN",
+    "backbone.top_block": "FPN",
+    "backbone": "backbone",
+    "proposal_generator": "RPN",
+    "roi_heads.box_": "box head",
+    "roi_heads.mask_": "mask head",
+    "roi_heads.keypoint_": "keypoint head",
+    "head": "RetinaNet head",
+    "sem_seg_head": "semantic head",
+}
+
+
+class Counts(NamedTuple):
+    """Of a model or a part of it."""
+
+    parameters: int
+    multiply_adds: int
+    activations: int
+
+
+def count_by_stage(
+    cfg: CfgNode,
+    height: int = 800,
+    width: int = 1333,
+    proposals: int = 1000,
+    detections: int = 100,
+    as_written: bool = False,
+) -> dict[str, Counts]:
+    """The counts of each part of a config's model, in the order in which it runs, and of each non-local block.
+
+    Args:
+        height, width: of the image in pixels, which the model pads as it needs.
+        proposals: the regions that the box head sees.
+        detections: those that the mask and keypoint heads see.
+        as_written: with the N x M matrix of Eq. 1 for every pairwise function, and the concatenated pairs of
+            Eq. 5, in place of what `layers` computes instead.
+
+    Returns:
+        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they are without blocks, and for
+        "res4.non_local_5" what that block is: their sum is the model.
+
+    Raises:
+        UserError: for a model that cannot be built, or has a part that is not known here.
+    """
+    model = _build(cfg)
+    counter = _Counter(model)
+    for _, block in non_local_blocks(model):
+        block.forward = partial(_block_forward, block, as_written)
+    with torch.no_grad(), reported_as_user_errors("The operations of this model cannot be counted"):
+        image = model.preprocess_image([{"image": torch.empty(3, height, width, device="meta")}]).tensor
+        with counter:
+            _run(model, image, proposals, detections)
+    return _merge(counter, _count_parameters(model))
+
+
+def extra_cost(
+    cfg: CfgNode,
+    height: int = 800,
+    width: int = 1333,
+    proposals: int = 1000,
+    detections: int = 100,
+    as_written: bool = False,
+) -> tuple[Counts, Counts]:
+    """The counts of the whole baseline of a config, and of its model. Arguments are those of `count_by_stage`."""
+    sizes = (height, width, proposals, detections, as_written)
+    baseline, model = (count_by_stage(c, *sizes) for c in (baseline_of(cfg), cfg))
+    return total(baseline.values()), total(model.values())
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """Their sum."""
+    return Counts(*map(sum, zip(*counts, strict=True)))
+
+
+def _build(cfg: CfgNode) -> nn.Module:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"), reported_as_user_errors("Detectron2 cannot build this model"):
+        return build_model(cfg).eval()
+
+
+class _Counter(TorchDispatchMode):
+    """Counts operations for the part of the model whose module runs them, the innermost one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.multiply_adds: defaultdict[str, int] = defaultdict(int)
+        self.activations: defaultdict[str, int] = defaultdict(int)
+        self._running: list[str] = []
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(partial(self._enter, _part(name)))
+            module.register_forward_hook(self._leave)
+
+    def _enter(self, part: str, *_: object) -> None:
+        self._running.append(part)
+        self.multiply_adds[part] += 0  # a stage comes before its blocks
+
+    def _leave(self, *_: object) -> None:
+        self._running.pop()
+
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        flops = _FLOPS.get(func.overloadpacket)
+        if flops is not None:
+            part = self._running[-1]
+            self.multiply_adds[part] += flops(*args, **kwargs, out_val=out) // 2
+            self.activations[part] += out.numel()
+        return out
+
+
+def _part(name: str) -> str:
+    """What a module or parameter is counted under; itself if it is of no known part."""
+    stage = re.match(r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res\d)\b", name)
+    known = (part for beginning, part in _PARTS.items() if name.startswith(beginning))
+    part = stage[1] if stage else next(known, name)
+    block = re.search(r"\.non_local_\d+", name)
+    return part + block[0] if block else part
+
+
+def _block_forward(block: NonLocalBlock, as_written: bool, x: Tensor) -> Tensor:
+    """Eq. 6 without what its own `forward` does for half precision: the meta device has no autocast."""
+    theta, phi, g = (embedded.flatten(2) for embedded in block.embed(x))
+    if as_written or "gaussian" in block.pairwise:  # the products of a softmax are the same in every way
+        y = _operate_as_written(block, theta, phi, g)
+    else:
+        y = block.operate(theta, phi, g)
+    return x + block.out(y.unflatten(2, x.shape[2:]))
+
+
+def _operate_as_written(block: NonLocalBlock, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+    """The products of Eq. 1 over all pairs; letters and shapes are those of `layers.pairwise`."""
+    if block.pairwise == "concatenation":
+        theta, phi = theta.unsqueeze(3), phi.unsqueeze(2)
+        pairs = torch.cat(torch.broadcast_tensors(theta, phi), dim=1)  # (B, 2d, N, M)
+        f = block.w_f(pairs.movedim(1, 3)).squeeze(3)
+    else:
+        f = torch.bmm(theta.transpose(1, 2), phi)  # (B, N, M)
+    return torch.bmm(g, f.transpose(1, 2))
+
+
+def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> None:
+    """Every part once, on as many regions as asked for."""
+    features = model.backbone(image)
+    rpn, heads = getattr(model, "proposal_generator", None), getattr(model, "roi_heads", None)
+    if rpn is not None:
+        rpn.rpn_head([features[name] for name in rpn.in_features])
+    if hasattr(model, "head"):  # RetinaNet
+        model.head([features[name] for name in model.head_in_features])
+    if hasattr(model, "sem_seg_head"):  # Panoptic FPN
+        model.sem_seg_head.layers(features)
+    if hasattr(heads, "res5"):  # C4
+        _run_res5_heads(heads, features[heads.in_features[0]], proposals, detections)
+    elif heads is not None:
+        _run_heads(heads, features, proposals, detections)
+
+
+def _run_heads(heads: nn.Module, features: dict[str, Tensor], proposals: int, detections: int) -> None:
+    def pooled(kind: str, regions: int) -> Tensor:
+        source = features[getattr(heads, f"{kind}_in_features")[0]]
+        size = getattr(heads, f"{kind}_pooler").output_size
+        return source.new_empty(regions, source.shape[1], *size)
+
+    for head, predictor in zip(_stages(heads.box_head), _stages(heads.box_predictor), strict=True):
+        predictor(head(pooled("box", proposals)))
+    if heads.mask_on:
+        heads.mask_head.layers(pooled("mask", detections))
+    if heads.keypoint_on:
+        heads.keypoint_head.layers(pooled("keypoint", detections))
+
+
+def _stages(head: nn.Module) -> Iterable[nn.Module]:
+    """Those of Cascade R-CNN; or the one there is."""
+    return head if isinstance(head, nn.ModuleList) else [head]
+
+
+def _run_res5_heads(heads: nn.Module, source: Tensor, proposals: int, detections: int) -> None:
+    """res5 runs twice: for the boxes of the proposals, and for the masks of the detections."""
+
+    def transformed(regions: int) -> Tensor:
+        return heads.res5(source.new_empty(regions, source.shape[1], *heads.pooler.output_size))
+
+    heads.box_predictor(transformed(proposals).mean(dim=[2, 3]))
+    if heads.mask_on:
+        heads.mask_head.layers(transformed(detections))
+
+
+def _count_parameters(model: nn.Module) -> dict[str, int]:
+    counts: defaultdict[str, int] = defaultdict(int)
+    for name, parameter in model.named_parameters():
+        counts[_part(name)] += parameter.numel()
+    return counts
+
+
+def _merge(counter: _Counter, parameters: dict[str, int]) -> dict[str, Counts]:
+    unknown = [part for part in parameters if part not in counter.multiply_adds]
+    if unknown:
+        raise UserError(
+            f"The model must have parts of Detectron2's own to be counted; got {unknown[0]}, which is none."
+        )
+    counts = {
+        part: Counts(parameters.get(part, 0), multiply_adds, counter.activations[part])
+        for part, multiply_adds in counter.multiply_adds.items()
+    }
+    return {part: count for part, count in counts.items() if any(count)}

@@ -1,0 +1,146 @@
+#!/usr/bin/env python
+"""Count parameters, multiply-adds and activations of a config by stage, and by how much its non-local blocks
+exceed its baseline. Of several configs, or of all in a folder, a line each:
+
+    python tools/analyze.py --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
+    python tools/analyze.py --config-file configs/Ablations --format markdown --output ablations.md
+
+That is for one image in inference, which is padded as the model needs. Parameters are all there are, the frozen ones
+too; multiply-adds those of convolutions, linear layers and matrix products; activations the values that these put
+out. How many regions the heads see is given, and not what some weights would detect. Nothing is computed but shapes:
+most models take a second, and none of them memory.
+
+"As written" is the operation with the N x M matrix of Eq. 1, and the concatenated pairs of Eq. 5. Dot product and
+concatenation are computed without these where that is cheaper.
+"""
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nl_detectron.analysis import Counts, count_by_stage, extra_cost, total
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.engine import read_config, tool_parser
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.files import written_whole
+
+UNITS = {"parameters (M)": 1e6, "multiply-adds (G)": 1e9, "activations (M)": 1e6}
+FORMATS = {"text": "simple", "markdown": "github", "csv": ""}  # the first two as tabulate calls them
+SIZES = {  # with the least that each can be
+    "height": (800, 1, "of the image in pixels"),
+    "width": (1333, 1, "of the image in pixels"),
+    "proposals": (1000, 0, "that the box head sees"),
+    "detections": (100, 0, "that the mask and keypoint heads see"),
+}
+Row = dict[str, str | float]
+
+
+def main() -> None:
+    parser = tool_parser(__doc__, several_configs=True)
+    for name, (default, _, text) in SIZES.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: the terminal")
+    args = parser.parse_args()
+    with one_line_errors():
+        sizes = read_sizes(args)
+        files = list(config_files(args.config_file or [""]))
+        if len(files) == 1:
+            rows = rows_by_part(read(args, files[0]), sizes)
+        else:
+            progress = tqdm(files, desc="counting", unit="config")
+            rows = [{"config": Path(file).stem, **summary(read(args, file), sizes)} for file in progress]
+        table = format_table(rows, args.format)
+        if args.output is None:
+            print(table, end="")
+        else:
+            with written_whole(args.output) as path:
+                path.write_text(table)
+
+
+def read_sizes(args: argparse.Namespace) -> dict[str, int]:
+    """What `count_by_stage` takes."""
+    for name, (_, least, _) in SIZES.items():
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} must be at least {least}; got {getattr(args, name)}.")
+    return {name: getattr(args, name) for name in SIZES}
+
+
+def config_files(names: Sequence[str]) -> Iterator[str]:
+    """These files, and those in these folders without what is only the base of others."""
+    for name in names:
+        if not name or not Path(name).is_dir():
+            yield name
+            continue
+        files = [file for file in sorted(Path(name).glob("*.yaml")) if not file.name.startswith("Base-")]
+        if not files:
+            raise UserError(
+                f"--config-file must be a config, or a folder with some; got {name!r}, without any."
+            )
+        yield from map(str, files)
+
+
+def read(args: argparse.Namespace, file: str) -> CfgNode:
+    one = argparse.Namespace(**{**vars(args), "config_file": file})
+    with redirect_stdout(None):  # what it says of the machine is of no account here
+        cfg, given = read_config(one)
+    check_placement_is_used(cfg, given)
+    return cfg
+
+
+def rows_by_part(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
+    """A row for each part of a config's model and each of its blocks, and how their sum exceeds the baseline."""
+    parts = count_by_stage(cfg, **sizes)
+    baseline, model, extra, extra_as_written = compare(cfg, sizes)
+    rows = {**parts, "total": model, "baseline": baseline}
+    rows = {part: _scaled(counts) for part, counts in rows.items()} | {"extra (%)": extra}
+    if extra_as_written != extra:
+        rows["extra as written (%)"] = extra_as_written
+    return [{"part": part, **row} for part, row in rows.items()]
+
+
+def summary(cfg: CfgNode, sizes: dict[str, int]) -> Row:
+    """A config's model, and by how much it exceeds its baseline."""
+    _, model, extra, extra_as_written = compare(cfg, sizes)
+    row = _scaled(model) | {column.partition(" (")[0] + " (+%)": extra[column] for column in extra}
+    return row | {"multiply-adds as written (+%)": extra_as_written["multiply-adds (G)"]}
+
+
+def compare(cfg: CfgNode, sizes: dict[str, int]) -> tuple[Counts, Counts, Row, Row]:
+    """The counts of the baseline and the model; what is extra in per cent of the baseline, as computed and as
+    written."""
+    baseline, model = extra_cost(cfg, **sizes)
+    as_written = total(count_by_stage(cfg, **sizes, as_written=True).values())
+    return baseline, model, _percents(baseline, model), _percents(baseline, as_written)
+
+
+def _scaled(counts: Counts) -> Row:
+    return {column: count / unit for (column, unit), count in zip(UNITS.items(), counts, strict=True)}
+
+
+def _percents(baseline: Counts, model: Counts) -> Row:
+    pairs = zip(UNITS, baseline, model, strict=True)
+    return {column: 100 * (count - before) / before for column, before, count in pairs}
+
+
+def format_table(rows: Iterable[Row], kind: str) -> str:
+    """The rows, which have the same columns, in one of FORMATS."""
+    rows = list(rows)
+    if kind != "csv":
+        return tabulate(rows, headers="keys", tablefmt=FORMATS[kind], floatfmt=".2f") + "\n"
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+if __name__ == "__main__":
+    main()
