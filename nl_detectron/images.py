@@ -2,8 +2,9 @@
 
 import glob
 import os
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 from detectron2.data import detection_utils
 from PIL import Image
 from torchvision.datasets.folder import is_image_file
+from tqdm import tqdm
 
 from .errors import UserError, reported_as_user_errors
 from .files import written_whole
@@ -67,6 +69,25 @@ def read_image(path: Path) -> np.ndarray:
         if mode in ("I", "F") or mode.startswith("I;"):  # which Pillow clips to 255 and so makes white
             raise UserError(f"{path} must have 8 bits a channel; got Pillow's mode {mode!r}. Convert it.")
         return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
+
+
+def read_images(images: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
+    """Each image and its pixels, with a progress bar. Those that cannot be read are named and left out.
+
+    Raises:
+        UserError: after the last one, if some were left out.
+    """
+    broken = 0
+    for path in tqdm(images, unit="image"):
+        try:
+            pixels = read_image(path)
+        except (UserError, OSError) as error:
+            broken += 1
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+        else:
+            yield path, pixels
+    if broken:
+        raise UserError(f"--input must be whole images; {broken} of {len(images)} cannot be read, see above.")
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

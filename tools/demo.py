@@ -25,17 +25,12 @@ from tqdm import tqdm
 
 from nl_detectron.config import check_placement_is_used
 from nl_detectron.drawing import draw, draw_frames
-from nl_detectron.engine import read_config, tool_parser
+from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.images import find_images, output_paths, read_image, write_image
+from nl_detectron.images import find_images, output_paths, read_images, write_image
 from nl_detectron.predictor import Predictor
 from nl_detectron.video import SUFFIX, count_frames, open_video, read_frames, write_video
 
-THRESHOLDS = {
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
-    "MODEL.RETINANET.SCORE_THRESH_TEST",
-    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
-}
 WINDOW = "detections: q or Esc ends it"
 END_KEYS = (ord("q"), 27)
 
@@ -45,10 +40,7 @@ def main() -> None:
     with one_line_errors():
         cfg, given = read_config(args)
         check_placement_is_used(cfg, given)
-        if not 0 <= args.confidence_threshold <= 1:
-            raise UserError(f"--confidence-threshold must be from 0 to 1; got {args.confidence_threshold:g}.")
-        for key in THRESHOLDS - given:
-            cfg.merge_from_list([key, args.confidence_threshold])
+        set_confidence_threshold(cfg, args.confidence_threshold, given)
         if not args.webcam and not args.output:
             raise UserError("--output must be given: a folder, or a file for one image or a video; got none.")
         if args.webcam and args.output:
@@ -70,17 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", type=Path, metavar="FILE", help="a video that OpenCV reads")
     source.add_argument("--webcam", action="store_true", help="the first camera, shown in a window")
     parser.add_argument("--output", type=Path, help="a folder, a file for one image, or .mp4 for a video")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="of the least sure detections to draw (default: %(default)s); the keys of the config that it "
-        "sets may be given instead",
-    )
-    parser.add_argument(
-        "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
-    )
+    add_detection_flags(parser)
     return parser
 
 
@@ -93,18 +75,9 @@ def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
 def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
     paths = output_paths(find_images(args.input), args.output)
     predictor = load(cfg, args.allow_mismatch)
-    broken = 0
-    for image, path in tqdm(paths.items(), desc="drawing", unit="image"):
-        try:
-            pixels = read_image(image)
-        except (UserError, OSError) as error:
-            broken += 1
-            tqdm.write(f"left out: {error}", file=sys.stderr)
-            continue
-        write_image(path, draw(pixels, predictor(pixels), predictor.metadata))
-    print(f"written: {len(paths) - broken} images to {args.output}")
-    if broken:
-        raise UserError(f"--input must be whole images; {broken} of {len(paths)} cannot be read, see above.")
+    for image, pixels in read_images([*paths]):
+        write_image(paths[image], draw(pixels, predictor(pixels), predictor.metadata))
+    print(f"written: {len(paths)} images to {args.output}")
 
 
 def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:

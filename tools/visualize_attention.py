@@ -21,12 +21,13 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from nl_detectron.attention import Observation, attention_page, draw_queries, observe, queries
-from nl_detectron.engine import read_config, tool_parser
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import written_whole
-from nl_detectron.images import find_images, read_image
+from nl_detectron.images import find_images, read_images
 from nl_detectron.modeling import non_local_blocks
-from nl_detectron.predictor import Predictor, set_confidence_threshold
+from nl_detectron.predictor import Predictor
 
 
 def blocks_of(predictor: Predictor, endings: Sequence[str]) -> list[str]:
@@ -50,7 +51,7 @@ def find_queries(
     """Those at the points, and those of the first detections.
 
     Raises:
-        UserError: if a point is not in the image, or nothing was detected.
+        UserError: if a point is not in the image.
     """
     height, width = observation.image.shape[:2]
     for x, y in points:
@@ -58,11 +59,8 @@ def find_queries(
             raise UserError(f"--point must lie in the image of {width} x {height} pixels; got {x},{y}.")
         yield from queries.at_point(observation, x, y)
     found = 0 if observation.instances is None else len(observation.instances)
-    if detections and not found:
-        raise UserError(
-            "--detections must have some to show; nothing was detected. "
-            "Lower --confidence-threshold, or give --point."
-        )
+    if found < detections:
+        tqdm.write(f"{found} of {detections} detections to show: see --confidence-threshold")
     names = metadata.get("thing_classes", ()), metadata.get("keypoint_names", ())
     for detection in range(min(detections, found)):
         yield from queries.of_detection(observation, detection, *names)
@@ -71,45 +69,59 @@ def find_queries(
 def main() -> None:
     args = _parser().parse_args()
     with one_line_errors():
-        cfg, _ = read_config(args)
+        cfg, given = read_config(args)
+        check_placement_is_used(cfg, given)
         if args.detections is None:
             args.detections = 0 if args.point else 1
+        if args.detections < 0:
+            raise UserError(f"--detections must be 0 or more; got {args.detections}.")
         images = find_images(args.input)
         _check_names(images)
-        set_confidence_threshold(cfg, args.confidence_threshold)
+        set_confidence_threshold(cfg, args.confidence_threshold, given)
         predictor = Predictor(cfg, args.allow_mismatch)
+        print(predictor.report)
         blocks = blocks_of(predictor, args.block)
+        if predictor.report.new_blocks and not args.allow_mismatch:
+            raise UserError(
+                f"MODEL.WEIGHTS must have the weights of the blocks; {cfg.MODEL.WEIGHTS!r} has not those of "
+                f"{next(iter(predictor.report.new_blocks))}. --allow-mismatch shows random ones."
+            )
         args.output.mkdir(parents=True, exist_ok=True)
         rows = []
-        for path in tqdm(images, desc="attention", unit="image"):
-            rows += _show(predictor, path, blocks, args)
-    print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
+        try:
+            for path, image in read_images(images):
+                seen = observe(predictor.model, image, predictor.aug, predictor.input_format)
+                fields = [field for field in seen.fields if field.name in blocks]
+                seen = Observation(image, seen.instances, fields)
+                _write(seen, path, predictor.metadata, args)
+                rows += [{"image": path.name, **row} for row in summary(seen, blocks)]
+        finally:
+            print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
 
 
-def _show(predictor: Predictor, path: Path, blocks: list[str], args: argparse.Namespace) -> list[dict]:
-    """Write the pictures and the page of an image; what the table says of it."""
-    seen = observe(predictor.model, read_image(path), predictor.aug, predictor.input_format)
-    seen = Observation(seen.image, seen.instances, [field for field in seen.fields if field.name in blocks])
+def _write(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
+    """Write the pictures and the page of an image."""
     with written_whole(args.output / f"{path.stem}.html") as unfinished:
-        page = attention_page(seen, path.name, predictor.metadata.get("thing_classes", ()))
+        page = attention_page(seen, path.name, metadata.get("thing_classes", ()))
         unfinished.write_text(page, encoding="utf-8")
     groups: dict[str, list[queries.Query]] = {}
-    for query in find_queries(seen, args.point, args.detections, predictor.metadata):
+    for query in find_queries(seen, args.point, args.detections, metadata):
         groups.setdefault(f"{path.stem}.{query.field.name}.{query.group}", []).append(query)
     for name, group in groups.items():
         file = re.sub(r"[^\w,.-]+", "_", name) + ".png"  # names of classes may have any letters
         with written_whole(args.output / file) as unfinished:
             draw_queries(seen.image, group).savefig(unfinished, format="png")
-    return [
-        {
-            "image": path.name,
+
+
+def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
+    """What the table says of each block: the means over its fields, if it has seen any."""
+    for name in blocks:
+        fields = [field for field in seen.fields if field.name == name]
+        yield {
             "block": name,
-            "query dependence": np.mean([field.query_dependence() for field in fields]) if fields else None,
-            "change of x": np.mean([field.change() for field in fields]) if fields else None,
+            "query dependence": np.mean([field.query_dependence() for field in fields]) if fields else "-",
+            "change of x": np.mean([field.change() for field in fields]) if fields else "-",
         }
-        for name in blocks
-        for fields in [[field for field in seen.fields if field.name == name]]
-    ]
 
 
 def _check_names(images: list[Path]) -> None:
@@ -142,12 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--block", action="append", default=[], metavar="NAME", help="how its name ends (default: all blocks)"
     )
-    parser.add_argument(
-        "--confidence-threshold", type=float, default=0.5, help="of detections (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--allow-mismatch", action="store_true", help="weights that lack tensors, e.g. those of the blocks"
-    )
+    add_detection_flags(parser)
     return parser
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from detectron2.config import CfgNode
@@ -15,6 +15,12 @@ from nl_detectron.errors import UserError
 
 from .merging import flat_pairs, merge_file, merge_options
 from .preflight import check_types
+
+THRESHOLDS = (
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+)
 
 EPILOG = """
 Examples:
@@ -96,6 +102,34 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
         metavar="KEY VALUE", help="keys of the config and their values: MODEL.WEIGHTS model.pth", **pairs
     )
     return parser
+
+
+def add_detection_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a tool that shows what a trained model detects."""
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="of the least sure detections (default: %(default)s); the keys of the config that it sets may "
+        "be given instead",
+    )
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
+    )
+
+
+def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[str]) -> None:
+    """Set the keys of the least score that is detected, as Detectron2's demo does, but for those `given`.
+
+    Raises:
+        UserError: if it is no score.
+    """
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--confidence-threshold must be from 0 to 1; got {threshold:g}.")
+    for key in THRESHOLDS:
+        if key not in given:
+            cfg.merge_from_list([key, threshold])
 
 
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
