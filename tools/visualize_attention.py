@@ -90,7 +90,7 @@ def main() -> None:
         rows = []
         try:
             for path, image in read_images(images):
-                seen = observe(predictor.model, image, predictor.aug, predictor.input_format)
+                seen = observe(predictor, image)
                 fields = [field for field in seen.fields if field.name in blocks]
                 seen = Observation(image, seen.instances, fields)
                 _write(seen, path, predictor.metadata, args)

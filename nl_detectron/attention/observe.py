@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from detectron2.data.transforms import Augmentation
+from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -55,17 +55,16 @@ class Observation:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, image: np.ndarray, resize: Augmentation, input_format: str) -> Observation:
+def observe(predictor: DefaultPredictor, image: np.ndarray) -> Observation:
     """Run a detector on an image and keep what goes into its non-local blocks.
 
     Args:
-        model: a Detectron2 detector in eval mode.
+        predictor: Detectron2's or ours; used are its `model`, `aug` and `input_format`.
         image: (H, W, 3) of uint8, BGR.
-        resize: as `DefaultPredictor.aug`: scales the image before the model does the padding.
-        input_format: "BGR" or "RGB", as `INPUT.FORMAT`.
     """
-    height, width = image.shape[:2]
-    resized = resize.get_transform(image).apply_image(image if input_format == "BGR" else image[:, :, ::-1])
+    model, (height, width) = predictor.model, image.shape[:2]
+    ordered = image if predictor.input_format == "BGR" else image[:, :, ::-1]
+    resized = predictor.aug.get_transform(ordered).apply_image(ordered)
     tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype("float32"))
     with _recorded(model) as (inputs, boxes):
         (output,) = model([{"image": tensor, "height": height, "width": width}])

@@ -1,12 +1,13 @@
 """From a pixel of the image through resizing, padding, stride and subsampling to a position, and back."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.data.transforms import Augmentation, ResizeShortestEdge
 from detectron2.layers import CNNBlockBase
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import ResNet
@@ -51,6 +52,11 @@ def planted(height: int, width: int, rectangle: tuple[slice, slice]) -> np.ndarr
     return image
 
 
+def predictor(model: nn.Module, resize: Augmentation, input_format: str = "BGR") -> SimpleNamespace:
+    """What `observe` needs of a DefaultPredictor."""
+    return SimpleNamespace(model=model, aug=resize, input_format=input_format)
+
+
 @pytest.mark.parametrize("subsample", ["input", "embedding", "none"])
 @pytest.mark.parametrize(
     ("size", "shortest", "placement", "stride"),
@@ -76,7 +82,7 @@ def test_a_planted_pattern_is_found_pixel_by_pixel(
     xs = [x for x in range(width) if column * cell <= x + 0.5 < (column + 1) * cell]
     image = planted(height, width, np.ix_(ys, xs))
     model = Averages(placement, subsample=subsample, scale=False).eval()
-    seen = observe(model, image, ResizeShortestEdge(shortest, 10**6), "BGR")
+    seen = observe(predictor(model, ResizeShortestEdge(shortest, 10**6)), image)
     (query,) = queries.at_point(seen, xs[len(xs) // 2], ys[len(ys) // 2])
     weights = query.weights()
     assert weights[row, column] > 0.99
@@ -86,7 +92,7 @@ def test_a_planted_pattern_is_found_pixel_by_pixel(
 
 def test_every_corner_pixel_has_a_position_and_its_own() -> None:
     model = Averages({"res4": [-1]}, subsample="none").eval()
-    seen = observe(model, planted(90, 150, np.s_[:1, :1]), ResizeShortestEdge(90, 10**6), "BGR")
+    seen = observe(predictor(model, ResizeShortestEdge(90, 10**6)), planted(90, 150, np.s_[:1, :1]))
     at = {xy: queries.at_point(seen, *xy)[0].position for xy in [(0, 0), (149, 0), (0, 89), (149, 89)]}
     assert list(at.values()) == [0, 9, 50, 59]  # of 6 x 10
     assert seen.fields[0].grid.position_at(*seen.fields[0].grid.centre(9)) == 9
@@ -96,13 +102,13 @@ def test_channels_are_in_the_order_the_model_wants() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[..., 2] = 200  # red, in BGR
     model, resize = Averages({"res4": [-1]}).eval(), ResizeShortestEdge(64, 640)
-    assert observe(model, image, resize, "BGR").fields[0].x[0, :, 0, 0].tolist() == [0, 0, 200]
-    assert observe(model, image, resize, "RGB").fields[0].x[0, :, 0, 0].tolist() == [200, 0, 0]
+    assert observe(predictor(model, resize), image).fields[0].x[0, :, 0, 0].tolist() == [0, 0, 200]
+    assert observe(predictor(model, resize, "RGB"), image).fields[0].x[0, :, 0, 0].tolist() == [200, 0, 0]
 
 
 def test_hooks_are_gone_afterwards() -> None:
     model = Averages({"res4": [-1]}).eval()
-    observe(model, planted(64, 64, np.s_[:9, :9]), ResizeShortestEdge(64, 640), "BGR")
+    observe(predictor(model, ResizeShortestEdge(64, 640)), planted(64, 64, np.s_[:9, :9]))
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
@@ -117,7 +123,7 @@ def keypoint_model(keypoint_cfg: CfgNode) -> nn.Module:
 def test_the_fields_of_a_keypoint_head_are_the_boxes_of_the_detections(
     keypoint_model: nn.Module, photo: np.ndarray
 ) -> None:
-    seen = observe(keypoint_model, photo, ResizeShortestEdge(96, 640), "BGR")
+    seen = observe(predictor(keypoint_model, ResizeShortestEdge(96, 640)), photo)
     names = [name for name, _ in non_local_blocks(keypoint_model)]
     assert len(seen.instances) == 4
     assert [(field.name, field.detection) for field in seen.fields] == [
@@ -133,7 +139,7 @@ def test_the_fields_of_a_keypoint_head_are_the_boxes_of_the_detections(
 
 def test_a_planted_region_goes_with_its_detection(keypoint_model: nn.Module, photo: np.ndarray) -> None:
     """What each field holds is what the head made of that box alone."""
-    seen = observe(keypoint_model, photo, ResizeShortestEdge(96, 640), "BGR")
+    seen = observe(predictor(keypoint_model, ResizeShortestEdge(96, 640)), photo)
     first = next(name for name, _ in non_local_blocks(keypoint_model))
     maps = [field.x for field in seen.fields if field.name == first]
     assert all(x.shape == (1, 64, 14, 14) for x in maps)
@@ -155,7 +161,7 @@ def test_a_planted_region_goes_with_its_detection(keypoint_model: nn.Module, pho
 def test_a_box_is_asked_for_at_its_middle(mask_cfg: CfgNode, photo: np.ndarray) -> None:
     mask_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     model = build_model(mask_cfg).eval()
-    seen = observe(model, photo, ResizeShortestEdge(96, 640), "BGR")
+    seen = observe(predictor(model, ResizeShortestEdge(96, 640)), photo)
     (query,) = queries.of_detection(seen, 0)
     left, top, right, bottom = seen.instances.pred_boxes.tensor[0].tolist()
     assert (query.x, query.y) == pytest.approx(((left + right) / 2, (top + bottom) / 2))
@@ -164,14 +170,14 @@ def test_a_box_is_asked_for_at_its_middle(mask_cfg: CfgNode, photo: np.ndarray) 
 
 def test_no_detection_is_no_field_of_the_head(keypoint_cfg: CfgNode, photo: np.ndarray) -> None:
     keypoint_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
-    seen = observe(build_model(keypoint_cfg).eval(), photo, ResizeShortestEdge(96, 640), "BGR")
+    seen = observe(predictor(build_model(keypoint_cfg).eval(), ResizeShortestEdge(96, 640)), photo)
     assert len(seen.instances) == 0
     assert seen.fields == []
 
 
 def test_a_new_block_changes_nothing(mask_cfg: CfgNode, photo: np.ndarray) -> None:
     model = build_model(mask_cfg).eval()
-    (field,) = observe(model, photo, ResizeShortestEdge(96, 640), "BGR").fields
+    (field,) = observe(predictor(model, ResizeShortestEdge(96, 640)), photo).fields
     assert field.change() == 0
     nn.init.constant_(field.block.out.norm.weight, 2.0)
     difference = (field.block(field.x) - field.x).square().sum().sqrt() / field.x.square().sum().sqrt()

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def look(config: str, image: np.ndarray, *options: object) -> Observation:
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0])
     cfg.merge_from_list(["TEST.DETECTIONS_PER_IMAGE", 3, "MODEL.RPN.POST_NMS_TOPK_TEST", 20, *options])
     torch.manual_seed(0)
-    return observe(build_model(cfg).eval(), image, ResizeShortestEdge(192, 640), "BGR")
+    model = build_model(cfg).eval()
+    return observe(SimpleNamespace(model=model, aug=ResizeShortestEdge(192, 640), input_format="BGR"), image)
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,9 @@ def test_a_broken_image_is_left_out(
     run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(Path(images[0]).read_bytes()[:300])
-    code, printed = run(MASK, weights["mask"], "--point", "5,5", "--input", str(tmp_path / "broken.jpg"), *images)
+    code, printed = run(
+        MASK, weights["mask"], "--point", "5,5", "--input", str(tmp_path / "broken.jpg"), *images
+    )
     assert code == "error: --input must be whole images; 1 of 3 cannot be read, see above."
     assert len(written(tmp_path)) == 4
     assert printed.count(NAME) == 2  # the table has the others
