@@ -1,13 +1,13 @@
-"""Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add to them.
+"""Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add.
 
-One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no values:
-that takes no memory, and what random weights would detect does not matter. Counted are
+One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no
+values: it takes no memory, and what random weights would detect does not matter. Counted are
 
 - parameters, the frozen ones too (the constants of FrozenBN are none);
-- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's own FlopCountAnalysis does.
-  Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
-- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis does. The N x M logits
-  of a softmax are among them, though `layers` never holds large ones at once.
+- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's FlopCountAnalysis has
+  them. Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
+- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis has them. The
+  N x M logits of a softmax are among them, though `layers` never holds large ones at once.
 """
 
 import re
@@ -24,12 +24,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .config import baseline_of
-from .errors import UserError, reported_as_user_errors
+from .errors import ArgumentError, UserError, reported_as_user_errors
 from .layers import NonLocalBlock
 from .modeling import non_local_blocks
 
-# The end of concatenation by prefix sums, y_i = a_i G(i) + H(i): the one multiply-add that is no matrix product.
-_FLOPS = flop_registry | {torch.ops.aten.addcmul_: lambda total, *_, **__: 2 * total.numel()}
+# What PyTorch's counter of FLOPs, two for a multiply-add, lacks. addcmul ends concatenation's prefix sums:
+# y_i = a_i G(i) + H(i) in the letters of `layers.active_sums`.
+_FLOPS = flop_registry | {
+    torch.ops.aten.addcmul_: lambda total, *_, **__: 2 * total.numel(),
+    torch.ops.torchvision.deform_conv2d: lambda x, weight, *_, out_val, **__: (
+        2 * out_val.numel() * weight[0].numel()
+    ),
+}
 
 # What a module is counted under, by how its name begins; its stage in a ResNet goes by its own name.
 _PARTS = {
@@ -61,7 +67,7 @@ def count_by_stage(
     detections: int = 100,
     as_written: bool = False,
 ) -> dict[str, Counts]:
-    """The counts of each part of a config's model, in the order in which it runs, and of each non-local block.
+    """The counts of each part of a config's model, in the order in which they run, and of each block.
 
     Args:
         height, width: of the image in pixels, which the model pads as it needs.
@@ -71,13 +77,20 @@ def count_by_stage(
             Eq. 5, in place of what `layers` computes instead.
 
     Returns:
-        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they are without blocks, and for
-        "res4.non_local_5" what that block is: their sum is the model.
+        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they have without blocks, and
+        for "res4.non_local_5" what that block has: the model is their sum.
 
     Raises:
         UserError: for a model that cannot be built, or has a part that is not known here.
     """
     model = _build(cfg)
+    if not hasattr(model, "preprocess_image"):
+        raise ArgumentError(
+            "MODEL.META_ARCHITECTURE",
+            "one that detects",
+            cfg.MODEL.META_ARCHITECTURE,
+            "GeneralizedRCNN, PanopticFPN and RetinaNet do.",
+        )
     counter = _Counter(model)
     for _, block in non_local_blocks(model):
         block.forward = partial(_block_forward, block, as_written)
@@ -96,7 +109,7 @@ def extra_cost(
     detections: int = 100,
     as_written: bool = False,
 ) -> tuple[Counts, Counts]:
-    """The counts of the whole baseline of a config, and of its model. Arguments are those of `count_by_stage`."""
+    """The counts of a config's baseline and of its model; arguments are those of `count_by_stage`."""
     sizes = (height, width, proposals, detections, as_written)
     baseline, model = (count_by_stage(c, *sizes) for c in (baseline_of(cfg), cfg))
     return total(baseline.values()), total(model.values())
@@ -148,7 +161,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _part(name: str) -> str:
-    """What a module or parameter is counted under; itself if it is of no known part."""
+    """What a module is counted under; its own name if it is of no known part."""
     stage = re.match(r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res\d)\b", name)
     known = (part for beginning, part in _PARTS.items() if name.startswith(beginning))
     part = stage[1] if stage else next(known, name)
@@ -226,7 +239,7 @@ def _run_res5_heads(heads: nn.Module, source: Tensor, proposals: int, detections
 def _count_parameters(model: nn.Module) -> dict[str, int]:
     counts: defaultdict[str, int] = defaultdict(int)
     for name, parameter in model.named_parameters():
-        counts[_part(name)] += parameter.numel()
+        counts[_part(name.rpartition(".")[0])] += parameter.numel()
     return counts
 
 
