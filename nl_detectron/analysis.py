@@ -11,7 +11,6 @@ values: it takes no memory, and what random weights would detect does not matter
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -51,12 +51,18 @@ _PARTS = {
 }
 
 
+_BLOCK = re.compile(r"\.non_local_\d+")
+
+
 class Counts(NamedTuple):
     """Of a model or a part of it."""
 
     parameters: int
     multiply_adds: int
     activations: int
+
+
+_NOTHING = Counts(0, 0, 0)
 
 
 def count_by_stage(
@@ -98,7 +104,8 @@ def count_by_stage(
         image = model.preprocess_image([{"image": torch.empty(3, height, width, device="meta")}]).tensor
         with counter:
             _run(model, image, proposals, detections)
-    return _merge(counter, _count_parameters(model))
+    _count_parameters(model, counter)
+    return {part: counts for part, counts in counter.counts.items() if any(counts)}
 
 
 def extra_cost(
@@ -133,16 +140,20 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.multiply_adds: defaultdict[str, int] = defaultdict(int)
-        self.activations: defaultdict[str, int] = defaultdict(int)
+        self.counts: dict[str, Counts] = {}
+        self.ran: set[str] = set()
         self._running: list[str] = []
         for name, module in model.named_modules():
-            module.register_forward_pre_hook(partial(self._enter, _part(name)))
+            module.register_forward_pre_hook(partial(self._enter, name))
             module.register_forward_hook(self._leave)
 
-    def _enter(self, part: str, *_: object) -> None:
-        self._running.append(part)
-        self.multiply_adds[part] += 0  # a stage comes before its blocks
+    def add(self, part: str, counts: Counts) -> None:
+        self.counts[part] = total([self.counts.get(part, _NOTHING), counts])
+
+    def _enter(self, name: str, *_: object) -> None:
+        self.ran.add(name)
+        self._running.append(_part(name))
+        self.add(self._running[-1], _NOTHING)  # so that a stage comes before its blocks
 
     def _leave(self, *_: object) -> None:
         self._running.pop()
@@ -154,19 +165,16 @@ class _Counter(TorchDispatchMode):
         out = func(*args, **kwargs)
         flops = _FLOPS.get(func.overloadpacket)
         if flops is not None:
-            part = self._running[-1]
-            self.multiply_adds[part] += flops(*args, **kwargs, out_val=out) // 2
-            self.activations[part] += out.numel()
+            self.add(self._running[-1], Counts(0, flops(*args, **kwargs, out_val=out) // 2, out.numel()))
         return out
 
 
 def _part(name: str) -> str:
-    """What a module is counted under; its own name if it is of no known part."""
+    """What a module is counted under."""
     stage = re.match(r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res\d)\b", name)
     known = (part for beginning, part in _PARTS.items() if name.startswith(beginning))
-    part = stage[1] if stage else next(known, name)
-    block = re.search(r"\.non_local_\d+", name)
-    return part + block[0] if block else part
+    block = _BLOCK.search(name)
+    return (stage[1] if stage else next(known, name)) + (block[0] if block else "")
 
 
 def _block_forward(block: NonLocalBlock, as_written: bool, x: Tensor) -> Tensor:
@@ -209,10 +217,12 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
 def _run_heads(heads: nn.Module, features: dict[str, Tensor], proposals: int, detections: int) -> None:
     def pooled(kind: str, regions: int) -> Tensor:
         source = features[getattr(heads, f"{kind}_in_features")[0]]
-        size = getattr(heads, f"{kind}_pooler").output_size
-        return source.new_empty(regions, source.shape[1], *size)
+        return _pooled(source, getattr(heads, f"{kind}_pooler"), regions)
 
-    for head, predictor in zip(_stages(heads.box_head), _stages(heads.box_predictor), strict=True):
+    stages = [(heads.box_head, heads.box_predictor)]
+    if isinstance(heads.box_head, nn.ModuleList):  # Cascade R-CNN
+        stages = zip(heads.box_head, heads.box_predictor, strict=True)
+    for head, predictor in stages:
         predictor(head(pooled("box", proposals)))
     if heads.mask_on:
         heads.mask_head.layers(pooled("mask", detections))
@@ -220,37 +230,28 @@ def _run_heads(heads: nn.Module, features: dict[str, Tensor], proposals: int, de
         heads.keypoint_head.layers(pooled("keypoint", detections))
 
 
-def _stages(head: nn.Module) -> Iterable[nn.Module]:
-    """Those of Cascade R-CNN; or the one there is."""
-    return head if isinstance(head, nn.ModuleList) else [head]
-
-
 def _run_res5_heads(heads: nn.Module, source: Tensor, proposals: int, detections: int) -> None:
     """res5 runs twice: for the boxes of the proposals, and for the masks of the detections."""
-
-    def transformed(regions: int) -> Tensor:
-        return heads.res5(source.new_empty(regions, source.shape[1], *heads.pooler.output_size))
-
-    heads.box_predictor(transformed(proposals).mean(dim=[2, 3]))
+    boxes = heads.res5(_pooled(source, heads.pooler, proposals))
+    heads.box_predictor(boxes.mean(dim=[2, 3]))
     if heads.mask_on:
-        heads.mask_head.layers(transformed(detections))
+        heads.mask_head.layers(heads.res5(_pooled(source, heads.pooler, detections)))
 
 
-def _count_parameters(model: nn.Module) -> dict[str, int]:
-    counts: defaultdict[str, int] = defaultdict(int)
+def _pooled(source: Tensor, pooler: ROIPooler, regions: int) -> Tensor:
+    return source.new_empty(regions, source.shape[1], *pooler.output_size)
+
+
+def _count_parameters(model: nn.Module, counter: _Counter) -> None:
+    """Add them to the counts.
+
+    Raises:
+        UserError: for those of a module that has not run: a block's may be read without that.
+    """
     for name, parameter in model.named_parameters():
-        counts[_part(name.rpartition(".")[0])] += parameter.numel()
-    return counts
-
-
-def _merge(counter: _Counter, parameters: dict[str, int]) -> dict[str, Counts]:
-    unknown = [part for part in parameters if part not in counter.multiply_adds]
-    if unknown:
-        raise UserError(
-            f"The model must have parts of Detectron2's own to be counted; got {unknown[0]}, which is none."
-        )
-    counts = {
-        part: Counts(parameters.get(part, 0), multiply_adds, counter.activations[part])
-        for part, multiply_adds in counter.multiply_adds.items()
-    }
-    return {part: count for part, count in counts.items() if any(count)}
+        module = name.rpartition(".")[0]
+        if module not in counter.ran and not _BLOCK.search(module):
+            raise UserError(
+                f"The model must be of Detectron2's own parts to be counted; got {module}, which is none."
+            )
+        counter.add(_part(module), Counts(parameter.numel(), 0, 0))

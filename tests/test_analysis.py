@@ -64,18 +64,19 @@ def attention_activations(inputs: list[torch._C.Value], outputs: list[torch._C.V
     return b * n * (m + d_g)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"mask"}))  # whose heads Panoptic FPN has
 def test_real_inference(name: str) -> None:
     """What Detectron2 and fvcore count while an image goes through the model, to the last one."""
     cfg = light(name)
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 32
     cfg.MODEL.BACKBONE.NAME = MODELS[name][1]
     if cfg.MODEL.KEYPOINT_ON:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = KEYPOINT_HEAD
     model = build_model(cfg).eval()
-    inputs = [{"image": torch.randint(0, 256, (3, 90, 130), dtype=torch.uint8)}]
+    inputs = [{"image": torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8)}]
     with torch.no_grad(), regions_seen(model) as regions:
         model(inputs)
-    ours = total(count_by_stage(cfg, 90, 130, **regions).values())
+    ours = total(count_by_stage(cfg, 60, 90, **regions).values())
     flops = FlopCountAnalysis(model, inputs).set_op_handle(FUSED, attention_multiply_adds).by_operator()
     adapter = TracingAdapter(model, inputs, allow_non_tensor=True)
     activations = ActivationCountAnalysis(adapter, adapter.flattened_inputs)
@@ -208,11 +209,11 @@ def test_what_is_refused(mask_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> 
 
     def build_with_more(cfg: CfgNode) -> nn.Module:
         model = build_model(cfg)
-        model.roi_heads.point_head = nn.Linear(3, 5)
+        model.roi_heads.mask_point_head = nn.Linear(3, 5)
         return model
 
     monkeypatch.setattr(analysis, "build_model", build_with_more)
-    with pytest.raises(UserError, match=r"got roi_heads.point_head, which is none"):
+    with pytest.raises(UserError, match=r"got roi_heads.mask_point_head, which is none"):
         count_by_stage(mask_cfg)
     mask_cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     monkeypatch.undo()
