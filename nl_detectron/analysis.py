@@ -1,17 +1,16 @@
-"""Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add to them.
+"""Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add.
 
-One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no values:
-that takes no memory, and what random weights would detect does not matter. Counted are
+One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no
+values: it takes no memory, and what random weights would detect does not matter. Counted are
 
 - parameters, the frozen ones too (the constants of FrozenBN are none);
-- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's own FlopCountAnalysis does.
-  Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
-- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis does. The N x M logits
-  of a softmax are among them, though `layers` never holds large ones at once.
+- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's FlopCountAnalysis has
+  them. Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
+- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis has them. The
+  N x M logits of a softmax are among them, though `layers` never holds large ones at once.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -19,17 +18,24 @@ from typing import NamedTuple
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from .config import baseline_of
-from .errors import UserError, reported_as_user_errors
+from .errors import ArgumentError, UserError, reported_as_user_errors
 from .layers import NonLocalBlock
 from .modeling import non_local_blocks
 
-# The end of concatenation by prefix sums, y_i = a_i G(i) + H(i): the one multiply-add that is no matrix product.
-_FLOPS = flop_registry | {torch.ops.aten.addcmul_: lambda total, *_, **__: 2 * total.numel()}
+# What PyTorch's counter of FLOPs, two for a multiply-add, lacks. addcmul ends concatenation's prefix sums:
+# y_i = a_i G(i) + H(i) in the letters of `layers.active_sums`.
+_FLOPS = flop_registry | {
+    torch.ops.aten.addcmul_: lambda total, *_, **__: 2 * total.numel(),
+    torch.ops.torchvision.deform_conv2d: lambda x, weight, *_, out_val, **__: (
+        2 * out_val.numel() * weight[0].numel()
+    ),
+}
 
 # What a module is counted under, by how its name begins; its stage in a ResNet goes by its own name.
 _PARTS = {
@@ -45,12 +51,18 @@ _PARTS = {
 }
 
 
+_BLOCK = re.compile(r"\.non_local_\d+")
+
+
 class Counts(NamedTuple):
     """Of a model or a part of it."""
 
     parameters: int
     multiply_adds: int
     activations: int
+
+
+_NOTHING = Counts(0, 0, 0)
 
 
 def count_by_stage(
@@ -61,7 +73,7 @@ def count_by_stage(
     detections: int = 100,
     as_written: bool = False,
 ) -> dict[str, Counts]:
-    """The counts of each part of a config's model, in the order in which it runs, and of each non-local block.
+    """The counts of each part of a config's model, in the order in which they run, and of each block.
 
     Args:
         height, width: of the image in pixels, which the model pads as it needs.
@@ -71,13 +83,20 @@ def count_by_stage(
             Eq. 5, in place of what `layers` computes instead.
 
     Returns:
-        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they are without blocks, and for
-        "res4.non_local_5" what that block is: their sum is the model.
+        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they have without blocks, and
+        for "res4.non_local_5" what that block has: the model is their sum.
 
     Raises:
         UserError: for a model that cannot be built, or has a part that is not known here.
     """
     model = _build(cfg)
+    if not hasattr(model, "preprocess_image"):
+        raise ArgumentError(
+            "MODEL.META_ARCHITECTURE",
+            "one that detects",
+            cfg.MODEL.META_ARCHITECTURE,
+            "GeneralizedRCNN, PanopticFPN and RetinaNet do.",
+        )
     counter = _Counter(model)
     for _, block in non_local_blocks(model):
         block.forward = partial(_block_forward, block, as_written)
@@ -85,7 +104,8 @@ def count_by_stage(
         image = model.preprocess_image([{"image": torch.empty(3, height, width, device="meta")}]).tensor
         with counter:
             _run(model, image, proposals, detections)
-    return _merge(counter, _count_parameters(model))
+    _count_parameters(model, counter)
+    return {part: counts for part, counts in counter.counts.items() if any(counts)}
 
 
 def extra_cost(
@@ -96,7 +116,7 @@ def extra_cost(
     detections: int = 100,
     as_written: bool = False,
 ) -> tuple[Counts, Counts]:
-    """The counts of the whole baseline of a config, and of its model. Arguments are those of `count_by_stage`."""
+    """The counts of a config's baseline and of its model; arguments are those of `count_by_stage`."""
     sizes = (height, width, proposals, detections, as_written)
     baseline, model = (count_by_stage(c, *sizes) for c in (baseline_of(cfg), cfg))
     return total(baseline.values()), total(model.values())
@@ -120,16 +140,20 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.multiply_adds: defaultdict[str, int] = defaultdict(int)
-        self.activations: defaultdict[str, int] = defaultdict(int)
+        self.counts: dict[str, Counts] = {}
+        self.ran: set[str] = set()
         self._running: list[str] = []
         for name, module in model.named_modules():
-            module.register_forward_pre_hook(partial(self._enter, _part(name)))
+            module.register_forward_pre_hook(partial(self._enter, name))
             module.register_forward_hook(self._leave)
 
-    def _enter(self, part: str, *_: object) -> None:
-        self._running.append(part)
-        self.multiply_adds[part] += 0  # a stage comes before its blocks
+    def add(self, part: str, counts: Counts) -> None:
+        self.counts[part] = total([self.counts.get(part, _NOTHING), counts])
+
+    def _enter(self, name: str, *_: object) -> None:
+        self.ran.add(name)
+        self._running.append(_part(name))
+        self.add(self._running[-1], _NOTHING)  # so that a stage comes before its blocks
 
     def _leave(self, *_: object) -> None:
         self._running.pop()
@@ -141,19 +165,16 @@ class _Counter(TorchDispatchMode):
         out = func(*args, **kwargs)
         flops = _FLOPS.get(func.overloadpacket)
         if flops is not None:
-            part = self._running[-1]
-            self.multiply_adds[part] += flops(*args, **kwargs, out_val=out) // 2
-            self.activations[part] += out.numel()
+            self.add(self._running[-1], Counts(0, flops(*args, **kwargs, out_val=out) // 2, out.numel()))
         return out
 
 
 def _part(name: str) -> str:
-    """What a module or parameter is counted under; itself if it is of no known part."""
+    """What a module is counted under."""
     stage = re.match(r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res\d)\b", name)
     known = (part for beginning, part in _PARTS.items() if name.startswith(beginning))
-    part = stage[1] if stage else next(known, name)
-    block = re.search(r"\.non_local_\d+", name)
-    return part + block[0] if block else part
+    block = _BLOCK.search(name)
+    return (stage[1] if stage else next(known, name)) + (block[0] if block else "")
 
 
 def _block_forward(block: NonLocalBlock, as_written: bool, x: Tensor) -> Tensor:
@@ -196,10 +217,12 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
 def _run_heads(heads: nn.Module, features: dict[str, Tensor], proposals: int, detections: int) -> None:
     def pooled(kind: str, regions: int) -> Tensor:
         source = features[getattr(heads, f"{kind}_in_features")[0]]
-        size = getattr(heads, f"{kind}_pooler").output_size
-        return source.new_empty(regions, source.shape[1], *size)
+        return _pooled(source, getattr(heads, f"{kind}_pooler"), regions)
 
-    for head, predictor in zip(_stages(heads.box_head), _stages(heads.box_predictor), strict=True):
+    stages = [(heads.box_head, heads.box_predictor)]
+    if isinstance(heads.box_head, nn.ModuleList):  # Cascade R-CNN
+        stages = zip(heads.box_head, heads.box_predictor, strict=True)
+    for head, predictor in stages:
         predictor(head(pooled("box", proposals)))
     if heads.mask_on:
         heads.mask_head.layers(pooled("mask", detections))
@@ -207,37 +230,28 @@ def _run_heads(heads: nn.Module, features: dict[str, Tensor], proposals: int, de
         heads.keypoint_head.layers(pooled("keypoint", detections))
 
 
-def _stages(head: nn.Module) -> Iterable[nn.Module]:
-    """Those of Cascade R-CNN; or the one there is."""
-    return head if isinstance(head, nn.ModuleList) else [head]
-
-
 def _run_res5_heads(heads: nn.Module, source: Tensor, proposals: int, detections: int) -> None:
     """res5 runs twice: for the boxes of the proposals, and for the masks of the detections."""
-
-    def transformed(regions: int) -> Tensor:
-        return heads.res5(source.new_empty(regions, source.shape[1], *heads.pooler.output_size))
-
-    heads.box_predictor(transformed(proposals).mean(dim=[2, 3]))
+    boxes = heads.res5(_pooled(source, heads.pooler, proposals))
+    heads.box_predictor(boxes.mean(dim=[2, 3]))
     if heads.mask_on:
-        heads.mask_head.layers(transformed(detections))
+        heads.mask_head.layers(heads.res5(_pooled(source, heads.pooler, detections)))
 
 
-def _count_parameters(model: nn.Module) -> dict[str, int]:
-    counts: defaultdict[str, int] = defaultdict(int)
+def _pooled(source: Tensor, pooler: ROIPooler, regions: int) -> Tensor:
+    return source.new_empty(regions, source.shape[1], *pooler.output_size)
+
+
+def _count_parameters(model: nn.Module, counter: _Counter) -> None:
+    """Add them to the counts.
+
+    Raises:
+        UserError: for those of a module that has not run: a block's may be read without that.
+    """
     for name, parameter in model.named_parameters():
-        counts[_part(name)] += parameter.numel()
-    return counts
-
-
-def _merge(counter: _Counter, parameters: dict[str, int]) -> dict[str, Counts]:
-    unknown = [part for part in parameters if part not in counter.multiply_adds]
-    if unknown:
-        raise UserError(
-            f"The model must have parts of Detectron2's own to be counted; got {unknown[0]}, which is none."
-        )
-    counts = {
-        part: Counts(parameters.get(part, 0), multiply_adds, counter.activations[part])
-        for part, multiply_adds in counter.multiply_adds.items()
-    }
-    return {part: count for part, count in counts.items() if any(count)}
+        module = name.rpartition(".")[0]
+        if module not in counter.ran and not _BLOCK.search(module):
+            raise UserError(
+                f"The model must be of Detectron2's own parts to be counted; got {module}, which is none."
+            )
+        counter.add(_part(module), Counts(parameter.numel(), 0, 0))

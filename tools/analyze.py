@@ -5,19 +5,19 @@ exceed its baseline. Of several configs, or of all in a folder, a line each:
     python tools/analyze.py --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
     python tools/analyze.py --config-file configs/Ablations --format markdown --output ablations.md
 
-That is for one image in inference, which is padded as the model needs. Parameters are all there are, the frozen ones
-too; multiply-adds those of convolutions, linear layers and matrix products; activations the values that these put
-out. How many regions the heads see is given, and not what some weights would detect. Nothing is computed but shapes:
-most models take a second, and none of them memory.
+Counted is one image in inference, padded as the model needs: all parameters, the frozen ones too; the
+multiply-adds of convolutions, linear layers and matrix products; as activations the values that these put
+out. How many regions the heads see is given, and not what some weights would detect. Only shapes are
+computed, which takes a second for most models, and no memory.
 
-"As written" is the operation with the N x M matrix of Eq. 1, and the concatenated pairs of Eq. 5. Dot product and
-concatenation are computed without these where that is cheaper.
+"As written" is the operation with the N x M matrix of Eq. 1, and for concatenation with the pairs of Eq. 5.
+Dot product and concatenation are computed without these where that is cheaper.
 """
 
 import argparse
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -53,16 +53,16 @@ def main() -> None:
         sizes = read_sizes(args)
         files = list(config_files(args.config_file or [""]))
         if len(files) == 1:
-            rows = rows_by_part(read(args, files[0]), sizes)
+            rows = parts(read(args, files[0]), sizes)
         else:
             progress = tqdm(files, desc="counting", unit="config")
             rows = [{"config": Path(file).stem, **summary(read(args, file), sizes)} for file in progress]
-        table = format_table(rows, args.format)
+        table = format_table(rows, args.format, sizes)
         if args.output is None:
-            print(table, end="")
+            print(table)
         else:
             with written_whole(args.output) as path:
-                path.write_text(table)
+                path.write_text(table + "\n")
 
 
 def read_sizes(args: argparse.Namespace) -> dict[str, int]:
@@ -82,7 +82,7 @@ def config_files(names: Sequence[str]) -> Iterator[str]:
         files = [file for file in sorted(Path(name).glob("*.yaml")) if not file.name.startswith("Base-")]
         if not files:
             raise UserError(
-                f"--config-file must be a config, or a folder with some; got {name!r}, without any."
+                f"--config-file must be a config, or a folder with some; got {name!r}, which has none."
             )
         yield from map(str, files)
 
@@ -95,12 +95,12 @@ def read(args: argparse.Namespace, file: str) -> CfgNode:
     return cfg
 
 
-def rows_by_part(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
-    """A row for each part of a config's model and each of its blocks, and how their sum exceeds the baseline."""
-    parts = count_by_stage(cfg, **sizes)
+def parts(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
+    """A row for each part of a config's model and each block, their sum, and how it exceeds the baseline."""
+    counts = count_by_stage(cfg, **sizes)
     baseline, model, extra, extra_as_written = compare(cfg, sizes)
-    rows = {**parts, "total": model, "baseline": baseline}
-    rows = {part: _scaled(counts) for part, counts in rows.items()} | {"extra (%)": extra}
+    counts |= {"total": model, "baseline": baseline}
+    rows = {part: _scaled(count) for part, count in counts.items()} | {"extra (%)": extra}
     if extra_as_written != extra:
         rows["extra as written (%)"] = extra_as_written
     return [{"part": part, **row} for part, row in rows.items()]
@@ -114,8 +114,7 @@ def summary(cfg: CfgNode, sizes: dict[str, int]) -> Row:
 
 
 def compare(cfg: CfgNode, sizes: dict[str, int]) -> tuple[Counts, Counts, Row, Row]:
-    """The counts of the baseline and the model; what is extra in per cent of the baseline, as computed and as
-    written."""
+    """The baseline, the model, and what is extra in per cent of the baseline, as computed and as written."""
     baseline, model = extra_cost(cfg, **sizes)
     as_written = total(count_by_stage(cfg, **sizes, as_written=True).values())
     return baseline, model, _percents(baseline, model), _percents(baseline, as_written)
@@ -130,16 +129,17 @@ def _percents(baseline: Counts, model: Counts) -> Row:
     return {column: 100 * (count - before) / before for column, before, count in pairs}
 
 
-def format_table(rows: Iterable[Row], kind: str) -> str:
+def format_table(rows: Sequence[Row], kind: str, sizes: dict[str, int]) -> str:
     """The rows, which have the same columns, in one of FORMATS."""
-    rows = list(rows)
-    if kind != "csv":
-        return tabulate(rows, headers="keys", tablefmt=FORMATS[kind], floatfmt=".2f") + "\n"
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue()
+    if kind == "csv":
+        table = io.StringIO()
+        writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return table.getvalue().rstrip()
+    table = tabulate(rows, headers="keys", tablefmt=FORMATS[kind], floatfmt=".2f")
+    note = "One image of {height} x {width}, {proposals} proposals, {detections} detections.".format(**sizes)
+    return f"{table}\n\n{note}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""tools/analyze.py: its tables are the counts, and its mistakes are one line."""
+
+import csv
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import analyze
+import pytest
+
+from nl_detectron import model_zoo
+from nl_detectron.analysis import count_by_stage, extra_cost
+
+MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+BASELINE = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
+SMALL = "--height 64 --width 96 --proposals 10 --detections 3"
+SIZES = {"height": 64, "width": 96, "proposals": 10, "detections": 3}
+Analyze = Callable[[str], str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Analyze:
+    """Run the tool on a machine without a GPU: what it prints."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def main(arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["analyze.py", *arguments.split()])
+        analyze.main()
+        return capsys.readouterr().out
+
+    return main
+
+
+@pytest.fixture
+def refused(run: Analyze) -> Analyze:
+    def main(arguments: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            run(arguments)
+        return stopped.value.code
+
+    return main
+
+
+def read_csv(text: str) -> dict[str, list[float]]:
+    rows = list(csv.reader(io.StringIO(text)))
+    return {name: [float(value) for value in values] for name, *values in rows[1:]}
+
+
+def test_parts(run: Analyze) -> None:
+    rows = read_csv(run(f"--config-file {MASK} {SMALL} --format csv"))
+    counts = count_by_stage(model_zoo.get_config(MASK), **SIZES)
+    names = [*counts, "total", "baseline", "extra (%)"]  # the small block is computed as it is written
+    assert list(rows) == names
+    units = (1e6, 1e9, 1e6)
+    for part, count in counts.items():
+        assert rows[part] == pytest.approx([value / unit for value, unit in zip(count, units, strict=True)])
+    for sums, *column in zip(rows["total"], *(rows[part] for part in counts), strict=True):
+        assert sums == pytest.approx(sum(column))
+    block = rows["res4.non_local_1"]
+    assert rows["baseline"] == pytest.approx([a - b for a, b in zip(rows["total"], block, strict=True)])
+    extra = [100 * b / a for a, b in zip(rows["baseline"], block, strict=True)]
+    assert rows["extra (%)"] == pytest.approx(extra)
+
+
+def test_as_written_is_shown_where_it_differs(run: Analyze) -> None:
+    keys = "MODEL.NON_LOCAL.PAIRWISE dot_product"
+    assert "as written" not in run(f"--config-file {MASK} {SMALL} {keys}")
+    *_, extra, as_written, _, note = run(f"--config-file {MASK} {keys}").splitlines()
+    assert extra.startswith("extra (%) ")
+    assert as_written.startswith("extra as written (%) ")
+    assert float(extra.split()[-2]) < float(as_written.split()[-2])
+    assert note == "One image of 800 x 1333, 1000 proposals, 100 detections."
+
+
+def test_several_configs(run: Analyze, tmp_path: Path) -> None:
+    """A line each; of a folder, for all but the bases in it."""
+    for name in ("b", "a", "Base-c"):
+        (tmp_path / f"{name}.yaml").write_text(f'_BASE_: "{model_zoo.get_config_file(MASK)}"')
+    table = run(f"--config-file {tmp_path} --config-file {BASELINE} {SMALL} --format markdown")
+    header, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[:5]]
+    assert [row[0] for row in rows] == ["a", "b", Path(BASELINE).stem]
+    baseline, model = extra_cost(model_zoo.get_config(MASK), **SIZES)
+    values = dict(zip(header[1:], map(float, rows[0][1:]), strict=True))
+    assert values["parameters (M)"] == round(model.parameters / 1e6, 2)
+    extra = 100 * (model.multiply_adds / baseline.multiply_adds - 1)
+    assert values["multiply-adds (+%)"] == values["multiply-adds as written (+%)"] == round(extra, 2)
+    assert set(rows[2][-4:]) == {"0.00"}
+
+
+def test_output(run: Analyze, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("before")
+    assert run(f"--config-file {MASK} {SMALL} --format csv --output {path}") == ""
+    assert path.read_text() == run(f"--config-file {MASK} {SMALL} --format csv")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "--config-file must be given. The configs are in configs/."),
+        ("--config-file no.yaml", "--config-file must be a file or a config of nl_detectron; got 'no.yaml'."),
+        (
+            "--config-file {tmp}",
+            "--config-file must be a config, or a folder with some; got '{tmp}', which has none.",
+        ),
+        (f"--config-file {MASK} --height 0", "--height must be at least 1; got 0."),
+        (f"--config-file {MASK} --detections -1", "--detections must be at least 0; got -1."),
+        (
+            f"--config-file {MASK} MODEL.NON_LOCAL.RES4 [7]",
+            "MODEL.NON_LOCAL.RES4 must be a list of integers from -2 to 2",
+        ),
+        (
+            f"--config-file {BASELINE} MODEL.NON_LOCAL.RES4 [0]",
+            "MODEL.NON_LOCAL.RES4 must be left alone where nothing reads it",
+        ),
+        (f"--config-file {MASK} {SMALL} --output {{tmp}}/no/file", "[Errno 2] No such file or directory"),
+        (f"--config-file {MASK} {SMALL} --output {{tmp}}", "[Errno "),
+    ],
+)
+def test_what_is_refused(arguments: str, message: str, refused: Analyze, tmp_path: Path) -> None:
+    said = refused(arguments.format(tmp=tmp_path))
+    assert said.startswith(f"error: {message.format(tmp=tmp_path)}")
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_that_is_none(refused: Analyze) -> None:
+    assert refused(f"--config-file {MASK} --format html") == 2
