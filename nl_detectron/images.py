@@ -84,12 +84,11 @@ def output_paths(images: Sequence[Path], output: Path) -> dict[Path, Path]:
         UserError: if an image would be overwritten, two results have the same name, or one has a suffix
             that OpenCV cannot write.
     """
-    if len(images) == 1 and is_image_file(output.name) and not output.is_dir():
-        paths = {images[0]: output}
-    else:
-        if output.is_file() or is_image_file(output.name):
-            raise UserError(f"--output must be a folder for {len(images)} images; got {str(output)!r}.")
-        paths = {image: output / image.name for image in images}
+    is_file = is_image_file(output.name) and not output.is_dir()
+    if (output.is_file() and not is_file) or (is_file and len(images) > 1):
+        rule = "a folder" if len(images) > 1 else "a folder or an image, like result.jpg"
+        raise UserError(f"--output must be {rule}; got {str(output)!r}.")
+    paths = {image: output if is_file else output / image.name for image in images}
     _check_paths(paths)
     next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
     return paths

@@ -10,8 +10,8 @@ and semantic segmentations.
 
 Results have the names of the images, in the folder --output, so that two images of the same name are refused;
 the result of one image may be a file, as result.jpg. No image is overwritten; older results are. Images that
-cannot be read are named and left out, and the exit code is 1 then. Classes are shown by the names that the first
-data set of DATASETS.TEST has for them, or else by their numbers.
+cannot be read are named and left out, and the exit code is 1 then. Classes are shown by the names that the
+first data set of DATASETS.TEST has for them, or else by their numbers.
 """
 
 import argparse
@@ -20,13 +20,14 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from nl_detectron.config import check_placement_is_used
 from nl_detectron.drawing import draw, draw_frames
 from nl_detectron.engine import read_config, tool_parser
-from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
 from nl_detectron.images import find_images, output_paths, read_image, write_image
 from nl_detectron.predictor import Predictor
 from nl_detectron.video import SUFFIX, count_frames, open_video, read_frames, write_video
@@ -42,6 +43,8 @@ END_KEYS = (ord("q"), 27)
 
 def main() -> None:
     args = _parser().parse_args()
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # none of its own lines beside ours
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     with one_line_errors():
         cfg, given = read_config(args)
         check_placement_is_used(cfg, given)
@@ -96,15 +99,23 @@ def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
     broken = 0
     for image, path in tqdm(paths.items(), desc="drawing", unit="image"):
         try:
-            pixels = read_image(image)
+            picture = detect_and_draw(predictor, image)
         except (UserError, OSError) as error:
+            if len(paths) == 1:
+                raise
             broken += 1
             tqdm.write(f"left out: {error}", file=sys.stderr)
-            continue
-        write_image(path, draw(pixels, predictor(pixels), predictor.metadata))
+        else:
+            write_image(path, picture)
     print(f"written: {len(paths) - broken} images to {args.output}")
     if broken:
-        raise UserError(f"--input must be whole images; {broken} of {len(paths)} cannot be read, see above.")
+        raise UserError(f"--input must be whole images; {broken} of {len(paths)} are left out, see above.")
+
+
+def detect_and_draw(predictor: Predictor, path: Path) -> np.ndarray:
+    image = read_image(path)
+    with reported_as_user_errors(f"{path} cannot be used"):  # as one of 1 x 3000 pixels
+        return draw(image, predictor(image), predictor.metadata)
 
 
 def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -120,8 +131,8 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     expected = max(count_frames(capture), 0)
     frames = draw_frames(predictor, read_frames(capture))
-    progress = tqdm(frames, desc="drawing", unit="frame", total=expected or None)
-    count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
+    with tqdm(frames, desc="drawing", unit="frame", total=expected or None) as progress:
+        count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
     print(f"written: {count} frames to {path}")
     if count < expected - 1:  # which OpenCV rounds, where it estimates it
         raise UserError(
