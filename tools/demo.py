@@ -32,11 +32,11 @@ from nl_detectron.images import find_images, output_paths, read_image, write_ima
 from nl_detectron.predictor import Predictor
 from nl_detectron.video import SUFFIX, count_frames, open_video, read_frames, write_video
 
-THRESHOLDS = {
+THRESHOLDS = (
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
     "MODEL.RETINANET.SCORE_THRESH_TEST",
     "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
-}
+)
 WINDOW = "detections: q or Esc ends it"
 END_KEYS = (ord("q"), 27)
 
@@ -48,10 +48,7 @@ def main() -> None:
     with one_line_errors():
         cfg, given = read_config(args)
         check_placement_is_used(cfg, given)
-        if not 0 <= args.confidence_threshold <= 1:
-            raise UserError(f"--confidence-threshold must be from 0 to 1; got {args.confidence_threshold:g}.")
-        for key in THRESHOLDS - given:
-            cfg.merge_from_list([key, args.confidence_threshold])
+        _set_thresholds(cfg, args.confidence_threshold, given)
         if not args.webcam and not args.output:
             raise UserError("--output must be given: a folder, or a file for one image or a video; got none.")
         if args.webcam and args.output:
@@ -78,13 +75,20 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.5,
         metavar="SCORE",
-        help="of the least sure detections to draw (default: %(default)s); the keys of the config that it "
-        "sets may be given instead",
+        help="of the least sure detections to draw (default: %(default)s); a threshold among the keys wins",
     )
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
     )
     return parser
+
+
+def _set_thresholds(cfg: CfgNode, score: float, given: set[str]) -> None:
+    if not 0 <= score <= 1:
+        raise UserError(f"--confidence-threshold must be from 0 to 1; got {score:g}.")
+    for key in THRESHOLDS:
+        if key not in given:
+            cfg.merge_from_list([key, score])
 
 
 def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
@@ -97,7 +101,7 @@ def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
     paths = output_paths(find_images(args.input), args.output)
     predictor = load(cfg, args.allow_mismatch)
     broken = 0
-    for image, path in tqdm(paths.items(), desc="drawing", unit="image"):
+    for image, path in tqdm(paths.items(), desc="drawing", unit="image", disable=len(paths) == 1):
         try:
             picture = detect_and_draw(predictor, image)
         except (UserError, OSError) as error:
@@ -124,9 +128,8 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     if path.is_dir() or not path.suffix:
         path = path / args.video_input.with_suffix(SUFFIX).name
     if path.suffix != SUFFIX or path.resolve() == args.video_input.resolve():
-        raise UserError(
-            f"--output must be a folder or another {SUFFIX} than --video-input; got {str(path)!r}."
-        )
+        rule = f"a folder or another {SUFFIX} than --video-input"
+        raise UserError(f"--output must be {rule}; got {str(path)!r}.")
     predictor = load(cfg, args.allow_mismatch)
     path.parent.mkdir(parents=True, exist_ok=True)
     expected = max(count_frames(capture), 0)
@@ -134,10 +137,9 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     with tqdm(frames, desc="drawing", unit="frame", total=expected or None) as progress:
         count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
     print(f"written: {count} frames to {path}")
-    if count < expected - 1:  # which OpenCV rounds, where it estimates it
-        raise UserError(
-            f"{args.video_input} must be a whole video; it ends after {count} of {expected} frames."
-        )
+    if count < expected - 1:  # OpenCV rounds what it estimates
+        video = str(args.video_input)
+        raise UserError(f"--video-input must be whole; {video!r} ends after {count} of {expected} frames.")
 
 
 def run_on_webcam(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -155,7 +157,7 @@ def run_on_webcam(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def check_display() -> None:
-    """Refuse a window where there can be none: OpenCV would end the program without a word of why."""
+    """Refuse a window where there can be none: OpenCV aborts the program then."""
     if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
         raise UserError("--webcam must have a display for its window; DISPLAY is not set. Use --video-input.")
     try:
