@@ -28,7 +28,7 @@ def draw(image: np.ndarray, output: Mapping[str, object], metadata: Metadata) ->
 
 
 def draw_frames(predictor: Predictor, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Draw what is detected in the frames of a video, one at a time. An object keeps its colour.
+    """Draw what is detected in the frames of a video, one at a time, objects that stay in the same colours.
 
     Args:
         frames: (H, W, 3) uint8, BGR, as those that come out.

@@ -4,7 +4,7 @@ import glob
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -71,23 +71,25 @@ def read_image(path: Path) -> np.ndarray:
         return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
 
 
-def read_images(images: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Each image and its pixels, with a progress bar. Those that cannot be read are named and left out.
+def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
+    """Read each image and do something with it, with a progress bar. One that fails is named and left out.
 
     Raises:
-        UserError: after the last one, if some were left out.
+        UserError, OSError: for the only image, or after the last one, if some were left out.
     """
-    broken = 0
-    for path in tqdm(images, unit="image"):
+    failed = 0
+    for path in tqdm(images, unit="image", disable=len(images) == 1):
         try:
             pixels = read_image(path)
+            with reported_as_user_errors(f"{path} cannot be used"):  # as one of 1 x 3000 pixels
+                use(path, pixels)
         except (UserError, OSError) as error:
-            broken += 1
+            if len(images) == 1:
+                raise
+            failed += 1
             tqdm.write(f"left out: {error}", file=sys.stderr)
-        else:
-            yield path, pixels
-    if broken:
-        raise UserError(f"--input must be whole images; {broken} of {len(images)} cannot be read, see above.")
+    if failed:
+        raise UserError(f"--input must be whole images; {failed} of {len(images)} are left out, see above.")
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -105,12 +107,11 @@ def output_paths(images: Sequence[Path], output: Path) -> dict[Path, Path]:
         UserError: if an image would be overwritten, two results have the same name, or one has a suffix
             that OpenCV cannot write.
     """
-    if len(images) == 1 and is_image_file(output.name) and not output.is_dir():
-        paths = {images[0]: output}
-    else:
-        if output.is_file() or is_image_file(output.name):
-            raise UserError(f"--output must be a folder for {len(images)} images; got {str(output)!r}.")
-        paths = {image: output / image.name for image in images}
+    is_file = is_image_file(output.name) and not output.is_dir()
+    if (output.is_file() and not is_file) or (is_file and len(images) > 1):
+        rule = "a folder" if len(images) > 1 else "a folder or an image, like result.jpg"
+        raise UserError(f"--output must be {rule}; got {str(output)!r}.")
+    paths = {image: output if is_file else output / image.name for image in images}
     _check_paths(paths)
     next(iter(paths.values())).parent.mkdir(parents=True, exist_ok=True)
     return paths

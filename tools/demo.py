@@ -10,8 +10,8 @@ and semantic segmentations.
 
 Results have the names of the images, in the folder --output, so that two images of the same name are refused;
 the result of one image may be a file, as result.jpg. No image is overwritten; older results are. Images that
-cannot be read are named and left out, and the exit code is 1 then. Classes are shown by the names that the first
-data set of DATASETS.TEST has for them, or else by their numbers.
+cannot be read are named and left out, and the exit code is 1 then. Classes are shown by the names that the
+first data set of DATASETS.TEST has for them, or else by their numbers.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from nl_detectron.config import check_placement_is_used
 from nl_detectron.drawing import draw, draw_frames
 from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.images import find_images, output_paths, read_images, write_image
+from nl_detectron.images import find_images, output_paths, use_images, write_image
 from nl_detectron.predictor import Predictor
 from nl_detectron.video import SUFFIX, count_frames, open_video, read_frames, write_video
 
@@ -37,6 +38,8 @@ END_KEYS = (ord("q"), 27)
 
 def main() -> None:
     args = _parser().parse_args()
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # none of its own lines beside ours
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     with one_line_errors():
         cfg, given = read_config(args)
         check_placement_is_used(cfg, given)
@@ -75,8 +78,11 @@ def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
 def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
     paths = output_paths(find_images(args.input), args.output)
     predictor = load(cfg, args.allow_mismatch)
-    for image, pixels in read_images([*paths]):
+
+    def draw_into(image: Path, pixels: np.ndarray) -> None:
         write_image(paths[image], draw(pixels, predictor(pixels), predictor.metadata))
+
+    use_images([*paths], draw_into)
     print(f"written: {len(paths)} images to {args.output}")
 
 
@@ -86,20 +92,18 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     if path.is_dir() or not path.suffix:
         path = path / args.video_input.with_suffix(SUFFIX).name
     if path.suffix != SUFFIX or path.resolve() == args.video_input.resolve():
-        raise UserError(
-            f"--output must be a folder or another {SUFFIX} than --video-input; got {str(path)!r}."
-        )
+        rule = f"a folder or another {SUFFIX} than --video-input"
+        raise UserError(f"--output must be {rule}; got {str(path)!r}.")
     predictor = load(cfg, args.allow_mismatch)
     path.parent.mkdir(parents=True, exist_ok=True)
     expected = max(count_frames(capture), 0)
     frames = draw_frames(predictor, read_frames(capture))
-    progress = tqdm(frames, desc="drawing", unit="frame", total=expected or None)
-    count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
+    with tqdm(frames, desc="drawing", unit="frame", total=expected or None) as progress:
+        count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
     print(f"written: {count} frames to {path}")
-    if count < expected - 1:  # which OpenCV rounds, where it estimates it
-        raise UserError(
-            f"{args.video_input} must be a whole video; it ends after {count} of {expected} frames."
-        )
+    if count < expected - 1:  # OpenCV rounds what it estimates
+        video = str(args.video_input)
+        raise UserError(f"--video-input must be whole; {video!r} ends after {count} of {expected} frames.")
 
 
 def run_on_webcam(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -117,7 +121,7 @@ def run_on_webcam(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def check_display() -> None:
-    """Refuse a window where there can be none: OpenCV would end the program without a word of why."""
+    """Refuse a window where there can be none: OpenCV aborts the program then."""
     if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
         raise UserError("--webcam must have a display for its window; DISPLAY is not set. Use --video-input.")
     try:

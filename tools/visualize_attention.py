@@ -25,7 +25,7 @@ from nl_detectron.config import check_placement_is_used
 from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import written_whole
-from nl_detectron.images import find_images, read_images
+from nl_detectron.images import find_images, use_images
 from nl_detectron.modeling import non_local_blocks
 from nl_detectron.predictor import Predictor
 
@@ -88,13 +88,16 @@ def main() -> None:
             )
         args.output.mkdir(parents=True, exist_ok=True)
         rows = []
+
+        def visualize(path: Path, image: np.ndarray) -> None:
+            seen = observe(predictor, image)
+            fields = [field for field in seen.fields if field.name in blocks]
+            seen = Observation(image, seen.instances, fields)
+            _write(seen, path, predictor.metadata, args)
+            rows.extend({"image": path.name, **row} for row in summary(seen, blocks))
+
         try:
-            for path, image in read_images(images):
-                seen = observe(predictor, image)
-                fields = [field for field in seen.fields if field.name in blocks]
-                seen = Observation(image, seen.instances, fields)
-                _write(seen, path, predictor.metadata, args)
-                rows += [{"image": path.name, **row} for row in summary(seen, blocks)]
+            use_images(images, visualize)
         finally:
             print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
 

@@ -1,0 +1,127 @@
+"""Models loaded for inference: the weights, what is refused, and the names of what they detect."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from PIL import Image
+
+from nl_detectron.config import baseline_of
+from nl_detectron.errors import UserError
+from nl_detectron.predictor import Predictor, load_model, load_weights
+
+LOADERS = pytest.mark.parametrize("load", [Predictor, load_model])
+
+
+@pytest.fixture
+def cfg(mask_cfg: CfgNode, tmp_path: Path) -> CfgNode:
+    """Of a light Mask R-CNN whose weights are in a file; it keeps all detections."""
+    mask_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    save(mask_cfg, tmp_path / "model.pth")
+    mask_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    return mask_cfg
+
+
+def save(cfg: CfgNode, path: Path) -> None:
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+
+
+@pytest.mark.parametrize("format_", ["BGR", "RGB"])
+def test_detections_are_those_of_the_model(format_: str, cfg: CfgNode, photo: np.ndarray) -> None:
+    cfg.INPUT.FORMAT = format_
+    cfg.freeze()
+    predictor = Predictor(cfg)
+    found = predictor(photo)["instances"]
+
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(cfg.MODEL.WEIGHTS)["model"])
+    height, width = photo.shape[:2]
+    scale = 96 / min(height, width)
+    size = int(width * scale + 0.5), int(height * scale + 0.5)
+    pixels = photo[:, :, ::-1] if format_ == "RGB" else photo
+    image = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    inputs = {"image": torch.tensor(image.transpose(2, 0, 1).copy()), "height": height, "width": width}
+    with torch.no_grad():
+        expected = model([inputs])[0]["instances"]
+    assert len(found) == len(expected) > 0
+    assert found.pred_boxes.tensor.equal(expected.pred_boxes.tensor)
+    assert found.pred_masks.equal(expected.pred_masks)
+    assert predictor.cfg.MODEL.WEIGHTS == cfg.MODEL.WEIGHTS
+    assert (predictor.input_format, predictor.aug.max_size) == (format_, 267)
+    assert predictor.report.loaded == predictor.report.total
+
+
+def test_a_model_alone(cfg: CfgNode) -> None:
+    model = load_model(cfg)
+    assert not any(module.training for module in model.modules())
+    saved = torch.load(cfg.MODEL.WEIGHTS)["model"]
+    assert all(tensor.equal(saved[name]) for name, tensor in model.state_dict().items())
+
+
+@LOADERS
+def test_weights_of_the_baseline_are_whole(load: Callable, cfg: CfgNode) -> None:
+    save(baseline_of(cfg), Path(cfg.MODEL.WEIGHTS))
+    load(cfg)
+
+
+@LOADERS
+def test_a_model_that_is_not_whole(load: Callable, cfg: CfgNode) -> None:
+    weights = torch.load(cfg.MODEL.WEIGHTS)["model"]
+    weights.pop("backbone.fpn_lateral2.weight")
+    torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
+    with pytest.raises(
+        UserError, match="MODEL.WEIGHTS must hold this model, and all of it, to evaluate it; "
+    ):
+        load(cfg)
+    load(cfg, allow_mismatch=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "MODEL.WEIGHTS must be a checkpoint of this model; got none."),
+        ("no.pth", "MODEL.WEIGHTS must be a file or a URL; got 'no.pth', and there is no such file."),
+        ("empty.pth", "MODEL.WEIGHTS must be a whole checkpoint; 'empty.pth' is empty or cut short."),
+        ("text.pth", "MODEL.WEIGHTS 'text.pth' cannot be loaded: "),
+    ],
+)
+def test_weights_that_are_none(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.pth").touch()
+    Path("text.pth").write_text("text")
+    with pytest.raises(UserError) as refused:
+        load_weights(torch.nn.Linear(1, 1), name)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@LOADERS
+def test_a_model_that_cannot_be_built(load: Callable, cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "NoSuchModel"
+    with pytest.raises(UserError, match="Detectron2 cannot build this model: KeyError: .*NoSuchModel"):
+        load(cfg)
+
+
+def test_names_of_the_test_set(keypoint_cfg: CfgNode, tmp_path: Path) -> None:
+    """Its own where it has as many as the model, or else numbers."""
+    save(keypoint_cfg, tmp_path / "model.pth")
+    keypoint_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    metadata = Predictor(keypoint_cfg).metadata
+    assert metadata.thing_classes == ["person"]
+    assert metadata.keypoint_names[:2] == ("nose", "left_eye")
+    assert metadata.keypoint_connection_rules
+    for names in (("shapes_val",), ("a_set_of_nobody",), ()):  # shapes_val has 4 classes, and no keypoints
+        keypoint_cfg.DATASETS.TEST = names
+        metadata = Predictor(keypoint_cfg).metadata
+        assert metadata.thing_classes == ["0"]
+        assert metadata.keypoint_names == [str(k) for k in range(17)]
+        assert metadata.stuff_classes[-1] == "53"
+    assert "a_set_of_nobody" not in DatasetCatalog.list()
+    assert len(MetadataCatalog.get("shapes_val").thing_classes) == 4

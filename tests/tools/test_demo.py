@@ -1,0 +1,310 @@
+"""tools/demo.py: what it writes, and how it answers mistakes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import demo
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from nl_detectron import model_zoo
+from nl_detectron.video import open_video, read_frames, write_video
+
+MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
+FPS = 12.5
+LEVELS = range(0, 251, 50)  # of grey, of the frames; one differs from any colour
+Run = Callable[..., tuple[object, str]]
+
+
+class OneBox:
+    """In the place of the predictor: it sees a box in the middle of each image, and keeps its config."""
+
+    metadata, report, cfg = Metadata(), "", None
+
+    def __init__(self, cfg: CfgNode, allow_mismatch: bool) -> None:
+        OneBox.cfg = cfg
+
+    def __call__(self, image: np.ndarray) -> dict[str, Instances]:
+        height, width = image.shape[:2]
+        found = Instances((height, width))
+        found.pred_classes = torch.tensor([0])
+        found.pred_boxes = Boxes(torch.tensor([[width / 4, height / 4, width / 2, height / 2]]))
+        return {"instances": found} if height > 1 else {"instances": None}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the tool in an empty folder; its exit code or its last line, and what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object, config: str = MASK) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["demo.py", "--config-file", config, *map(str, words)])
+        code: object = 0
+        try:
+            demo.main()
+        except SystemExit as stopped:
+            code = stopped.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def one_box(monkeypatch: pytest.MonkeyPatch) -> type[OneBox]:
+    monkeypatch.setattr(demo, "Predictor", OneBox)
+    return OneBox
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with images 0.png, 1.png and 2.png of several sizes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k, size in enumerate([(60, 90), (80, 50), (70, 70)]):
+        noise = np.random.default_rng(k).integers(0, 256, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{k}.png"), noise)
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    frames = [np.full((96, 128, 3), level, np.uint8) for level in LEVELS]
+    write_video(tmp_path / "video.mp4", frames, FPS)
+    return tmp_path / "video.mp4"
+
+
+def save_weights(config: str, path: Path) -> Path:
+    cfg = model_zoo.get_config(config)
+    cfg.MODEL.DEVICE = "cpu"
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("config", [MASK, KEYPOINT], ids=["mask", "keypoint"])
+def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
+    """Random weights are a little sure of everything, and never quite sure of anything."""
+    weights = save_weights(config, tmp_path / "model.pth")
+    for threshold, is_drawn in ((0, True), (1, False)):
+        words = ("--input", images, "--output", "out", "--confidence-threshold", threshold)
+        code, printed = run(*words, "INPUT.MIN_SIZE_TEST", 64, "MODEL.WEIGHTS", weights, config=config)
+        assert code == 0
+        assert "written: 3 images to out" in printed
+        assert f"Load report of {weights}" in printed
+        for path in sorted(images.iterdir()):
+            before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "out" / path.name))
+            assert before.shape == after.shape
+            assert (before != after).any() == is_drawn
+
+
+def test_one_image_to_a_file(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
+    code, _ = run("--input", images / "0.png", "--output", "new/out.jpg")
+    assert code == 0
+    assert cv2.imread(str(tmp_path / "new" / "out.jpg")).shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--output out --input {} SEED 5",
+        "--input {} --output out SEED 5",
+        "--input {} --output out --opts SEED 5",
+        "--output out --input {} --opts SEED 5",
+        "--output out --input {} SEED 5 OUTPUT_DIR no",
+    ],
+)
+def test_keys_of_the_config(words: str, run: Run, one_box: type[OneBox], images: Path) -> None:
+    code, printed = run(*words.format(f"{images}/0.png {images}/1.png").split())
+    assert code == 0
+    assert "written: 2 images" in printed
+    assert one_box.cfg.SEED == 5
+
+
+def test_a_file_that_is_called_like_a_key(run: Run, one_box: type[OneBox], images: Path) -> None:
+    (images / "0.png").rename("SEED")
+    code, _ = run("--output", "out.png", "--input", "SEED")
+    assert code == 0
+    assert Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "thresholds"),
+    [
+        ("", (0.5, 0.5, 0.5)),
+        ("--confidence-threshold 0.25", (0.25, 0.25, 0.25)),
+        ("--confidence-threshold 1", (1, 1, 1)),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.7", (0.7, 0.5, 0.5)),
+    ],
+)
+def test_thresholds(
+    words: str, thresholds: tuple[float, ...], run: Run, one_box: type[OneBox], images: Path
+) -> None:
+    code, _ = run("--input", images, "--output", "out", *words.split())
+    assert code == 0
+    model = one_box.cfg.MODEL
+    combine = model.PANOPTIC_FPN.COMBINE
+    found = (model.ROI_HEADS.SCORE_THRESH_TEST, model.RETINANET.SCORE_THRESH_TEST)
+    assert (*found, combine.INSTANCES_CONFIDENCE_THRESH) == thresholds
+
+
+def test_broken_images_are_left_out(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
+    (images / "0a.png").write_bytes((images / "0.png").read_bytes()[:999])
+    cv2.imwrite(str(images / "1a.png"), np.zeros((1, 9, 3), np.uint8))  # with which OneBox fails
+    code, printed = run("--input", images, "--output", "out")
+    assert code == "error: --input must be whole images; 2 of 5 are left out, see above."
+    assert f"left out: {images}/0a.png cannot be read: " in printed
+    assert f"left out: {images}/1a.png cannot be used: " in printed
+    assert "written: 3 images to out" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_broken_image_alone_has_one_line(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
+    (tmp_path / "image.png").touch()
+    code, printed = run("--input", "image.png", "--output", "out")
+    assert code.startswith("error: image.png cannot be read: UnidentifiedImageError: ")
+    assert "left out" not in printed
+
+
+@pytest.mark.parametrize(("output", "path"), [("new/out.mp4", "new/out.mp4"), ("new", "new/video.mp4")])
+def test_a_video(
+    output: str, path: str, run: Run, one_box: type[OneBox], video: Path, tmp_path: Path
+) -> None:
+    code, printed = run("--video-input", video, "--output", output)
+    assert code == 0
+    assert f"written: 6 frames to {path}" in printed
+    capture = open_video(tmp_path / path)
+    assert capture.get(cv2.CAP_PROP_FPS) == FPS
+    frames = np.stack(list(read_frames(capture)))
+    assert frames.shape == (6, 96, 128, 3)
+    changed = np.abs(frames - np.reshape(LEVELS, (6, 1, 1, 1))).max(axis=(0, 3)) > 25
+    assert changed[24:48, 32:64].any()  # the box
+    assert not changed[:20].any()
+    assert not changed[80:].any()
+
+
+def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (64, 48))
+    for k in range(20):
+        writer.write(np.random.default_rng(k).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames = len(list(read_frames(open_video(path))))
+    assert 0 < frames < 20
+    code, printed = run("--video-input", path, "--output", "out.mp4")
+    assert code == f"error: --video-input must be whole; '{path}' ends after {frames} of 20 frames."
+    assert f"written: {frames} frames to out.mp4" in printed
+    assert len(list(read_frames(open_video(tmp_path / "out.mp4")))) == frames
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--input images", "--output must be given: a folder, or a file for one image or a video; got none."),
+        ("--webcam --output out", "--output must be left out with --webcam; got 'out'."),
+        ("--input images --output images", "--output must be another place than --input; images/0.png "),
+        ("--input no.png --output out", "--input must be images, folders or patterns; there is no 'no.png'."),
+        ("--input SEED 5 --output out", "--input must name images, folders or patterns; got none."),
+        ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL; got "),
+        ("--input images --output out", "MODEL.WEIGHTS must be a checkpoint of this model; got none."),
+        (
+            "--input images --output out --confidence-threshold 50",
+            "--confidence-threshold must be from 0 to ",
+        ),
+        ("--input images --output out MODEL.WEIGHT x", "'MODEL.WEIGHT' must be a key of the config"),
+        ("--input images --output out MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "MODEL.NON_LOCAL.RES4"),
+        ("--video-input no.mp4 --output out", "--video-input must be a file; got 'no.mp4', and there is no "),
+        ("--video-input video.mp4 --output .", "--output must be a folder or another .mp4 than --video-inp"),
+        (
+            "--video-input video.mp4 --output out.avi",
+            "--output must be a folder or another .mp4 than --video-i",
+        ),
+        ("--webcam", "--webcam must have a display for its window; DISPLAY is not set. Use --video-input."),
+    ],
+)
+def test_mistakes(
+    words: str, message: str, run: Run, images: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    code, _ = run(*words.split())
+    assert code.startswith(f"error: {message}")
+    assert "\n" not in code
+    assert not list(images.parent.glob("**/.unfinished-*"))
+    assert not [*Path("out").glob("*")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--output out", "one of the arguments --input --video-input --webcam is required"),
+        ("--input a.jpg --webcam", "argument --webcam: not allowed with argument --input"),
+        ("--input", "argument --input: expected at least one argument"),
+        ("--webcam --confidence-threshold x", "argument --confidence-threshold: invalid float value: 'x'"),
+    ],
+)
+def test_flags_that_are_none(words: str, message: str, run: Run) -> None:
+    code, printed = run(*words.split())
+    assert code == 2
+    assert printed.splitlines()[-1].endswith(f"error: {message}")
+
+
+class Camera:
+    """It gives frames for ever."""
+
+    def __init__(self, index: int) -> None:
+        assert index == 0
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((48, 64, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def window(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The frames that are shown; after the fifth, q is pressed."""
+    shown: list[np.ndarray] = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, frame: shown.append(frame))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 5 else -1)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+    return shown
+
+
+def test_a_camera(
+    run: Run, one_box: type[OneBox], window: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    code, _ = run("--webcam")
+    assert code == 0
+    assert len(window) == 5
+    assert all(frame.shape == (48, 64, 3) and frame.any() for frame in window)
+
+
+def test_no_camera_and_no_window(run: Run, window: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Camera, "isOpened", lambda self: False)
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    code, _ = run("--webcam")
+    assert code == "error: --webcam must have a camera that OpenCV opens; there is none."
+
+    def no_windows(*_: object) -> None:
+        raise cv2.error("The function is not implemented")
+
+    monkeypatch.setattr(cv2, "namedWindow", no_windows)
+    code, _ = run("--webcam")
+    assert code.startswith("error: --webcam must have an OpenCV with windows; this one is opencv-python-head")
