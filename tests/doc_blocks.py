@@ -211,7 +211,8 @@ def _words(line: str, others: Mapping[str, str]) -> list[str]:
     """The words of a command, its variables replaced by their values. Assignments before it are made."""
     while match := _ASSIGNMENT.match(line):
         name, value = match.groups()
-        os.environ[name] = os.path.expandvars(others.get(name, value))
+        if not value.startswith("$("):
+            os.environ[name] = os.path.expandvars(others.get(name, value))
         line = line[match.end() :].lstrip()
     return shlex.split(os.path.expandvars(line), comments=True)
 
@@ -253,7 +254,8 @@ def _check_command(words: list[str]) -> None:
         case ["make", *_]:
             _run_in_shell(shlex.join([*words, "-n"]))
         case ["sbatch", file]:
-            check(Path(file).read_text())
+            with mock.patch.dict(os.environ):  # its variables are not the page's
+                check(Path(file).read_text())
         case [program, *_] if program not in (*_ELSEWHERE, "python"):
             raise BadPageError(f"{shlex.join(words)}: {program} is unknown")
 
@@ -269,5 +271,7 @@ def _check_script(script: str, arguments: list[str]) -> None:
             _run_script([script, *arguments])
         except _Parsed as parsed:
             (args,) = parsed.args
-    if hasattr(args, "opts") and not getattr(args, "config_file", "output/").startswith("output/"):
-        read_config(Namespace(**{**vars(args), "register_coco": []}))
+    configs = getattr(args, "config_file", None) or []
+    for config in [configs] if isinstance(configs, str) else configs:
+        if hasattr(args, "opts") and not config.startswith("output/") and not Path(config).is_dir():
+            read_config(Namespace(**{**vars(args), "config_file": config, "register_coco": []}))
