@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doc_blocks import BadPageError, Block, Reader, blocks_of
+from doc_blocks import Block, Reader, blocks_of
+from doc_commands import BadPageError
 from runs import ROOT
 
 from nl_detectron.data import datasets_root
@@ -37,11 +38,7 @@ def reader_of(datasets: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return reader
 
 
-@pytest.mark.parametrize(
-    "block",
-    # A page's blocks build on each other, and belong into one of several processes.
-    [pytest.param(block, marks=pytest.mark.xdist_group(str(block.page)), id=str(block)) for block in BLOCKS],
-)
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_block(
     block: Block, reader_of: Callable[[Path], Reader], datasets: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -53,6 +50,13 @@ def test_block(
 def test_there_are_pages_and_blocks() -> None:
     assert len(PAGES) >= 10
     assert {block.page for block in BLOCKS} >= {ROOT / "README.md", ROOT / "docs" / "training.md"}
+
+
+def test_files_that_are_written_are_used() -> None:
+    written = [block for page in PAGES for block in blocks_of(page) if "file" in block.marks]
+    for block in written:
+        users = [other for other in BLOCKS if other.page == block.page and other.line > block.line]
+        assert any(block.marks["file"] in user.text for user in users), str(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -122,7 +126,7 @@ FAILING = {
     "not run: config": (bash("python train_net.py --config-file configs/no.yaml", GPUS), "no configs/no"),
     "not run: script": (bash("python no_such.py", GPUS), "no_such.py"),
     "not run: target": (bash("make no_such_target", GPUS), "no_such_target"),
-    "not run: program": (bash("true && pyhton train_net.py", GPUS), "pyhton is unknown"),
+    "not run: program": (bash("cd . && pyhton train_net.py", GPUS), "pyhton is unknown"),
     "not run: syntax": (bash("if", GPUS), "bash"),
     "Python": ("```python\nprint(1 / 0)\n```\n", "division by zero"),
     "name": ("```python\na = 1\n```\n```python\nprint(a)\n```\n", "'a' is not defined"),
