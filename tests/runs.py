@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from nl_detectron.engine import main
 
@@ -59,6 +61,18 @@ def run_here(*argv: str) -> None:
         main(argv)
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def registrations_forgotten() -> Iterator[None]:
+    """Data sets that are registered within it are gone after it, as with a process of their own."""
+    before = set(DatasetCatalog.list())
+    try:
+        yield
+    finally:
+        for name in set(DatasetCatalog.list()) - before:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 def load(path: Path) -> dict[str, object]:

@@ -1,5 +1,5 @@
-"""Pipelines that people have: what docs/pipelines.md says runs as it stands, and blocks in every kind of
-model change no key and no output."""
+"""Pipelines that people have, those of docs/pipelines.md: blocks in every kind of model change no key and no
+output. The page's examples are run by test_docs.py."""
 
 import re
 import subprocess
@@ -16,19 +16,11 @@ from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from nl_detectron import NonLocalBlock, insert_non_local, insert_non_local_keypoint, model_zoo
+from nl_detectron import NonLocalBlock, insert_non_local, insert_non_local_keypoint
 from nl_detectron.config import baseline_of
-from nl_detectron.modeling import non_local_blocks
 
 ROOT = Path(__file__).parents[1]
 DOC = (ROOT / "docs" / "pipelines.md").read_text()
-EXAMPLES = dict(
-    zip(
-        ("built", "trainer", "keypoint", "train_net", "lazy", "notebook"),
-        re.findall(r"```python\n(.*?)```", DOC, re.DOTALL),
-        strict=True,
-    )
-)
 MODELS = {  # Detectron2's config, and the builder of its backbone
     "retinanet": ("COCO-Detection/retinanet_R_50_FPN_1x", "build_nl_retinanet_resnet_fpn_backbone"),
     "cascade": ("Misc/cascade_mask_rcnn_R_50_FPN_1x", "build_nl_resnet_fpn_backbone"),
@@ -111,38 +103,6 @@ def test_the_builder_does_what_insertion_does(name: str) -> None:
     built = build_model(cfg)
     assert str(built) == str(inserted)
     assert str(build_model(baseline_of(cfg))) == str(build_model(light(name)))
-
-
-@pytest.mark.parametrize("name", ["built", "keypoint", "lazy", "notebook"])
-def test_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(EXAMPLES[name], "docs/pipelines.md", "exec"), {"__name__": "__main__"})
-    printed = capsys.readouterr().out
-    blocks = {"built": 4, "keypoint": 5, "lazy": 5, "notebook": 1}[name]
-    assert len(re.findall(r"^  \S*non_local_\d+:", printed, re.MULTILINE)) == blocks
-
-
-def test_example_of_a_trainer(mask_cfg: CfgNode) -> None:
-    names: dict[str, type] = {}
-    exec(compile(EXAMPLES["trainer"], "docs/pipelines.md", "exec"), names)
-    model = names["Trainer"].build_model(baseline_of(mask_cfg))
-    assert [key for key, _ in non_local_blocks(model)] == ["backbone.bottom_up.res4.non_local_1"]
-
-
-def test_example_of_train_net(
-    shapes_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Detectron2's own flow: its trainer, its get_cfg(), and a YAML of ours, in a process's own way."""
-    config = model_zoo.get_config_file("quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml")
-    options = "MODEL.DEVICE cpu INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.MAX_ITER 1"
-    output = ["SOLVER.STEPS", "()", "OUTPUT_DIR", str(tmp_path)]
-    argv = ["train_net.py", "--config-file", config, "--num-gpus", "0", *options.split(), *output]
-    monkeypatch.setattr(sys, "argv", argv)
-    exec(compile(EXAMPLES["train_net"], "docs/pipelines.md", "exec"), {"__name__": "__main__"})
-    checkpoint = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
-    assert "backbone.bottom_up.res4.non_local_1.theta.weight" in checkpoint
-    assert (tmp_path / "coco_instances_results.json").is_file()
 
 
 def test_every_pipeline_of_the_table_has_a_test() -> None:

@@ -40,11 +40,11 @@ MODELS = {
 TASKS = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 
 
-def train(config: str, datasets: Path, output: Path) -> None:
+def train(config: str, datasets: Path, output: Path, options: list[str]) -> None:
     """Train and evaluate a shipped config on the shapes below `datasets`, in a process of its own."""
     command = [sys.executable, str(TRAIN_NET), "--config-file", model_zoo.get_config_file(config)]
     environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets)}
-    command += ["OUTPUT_DIR", str(output), "SEED", "1"]
+    command += ["OUTPUT_DIR", str(output), "SEED", "1", *options]
     if subprocess.run(command, env=environment, check=False).returncode:
         sys.exit(f"error: {' '.join(command)} failed, see above")
 
@@ -91,14 +91,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="FOLDER")
+    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="keys of both configs and their values")
     args = parser.parse_args()
     start = time.monotonic()
     datasets = args.output.resolve() / "datasets"
     rows, pictures = [], []
     with one_line_errors():
-        write_shapes(datasets / "shapes", train=800, val=100)
+        write_shapes(datasets / "shapes", train=args.train, val=args.val)
         for name, config in MODELS.values():
-            train(config, datasets, args.output / name)
+            train(config, datasets, args.output / name, args.opts)
     register_shapes(datasets)
     for title, (name, _) in MODELS.items():
         metrics = evaluation(args.output / name)
@@ -113,7 +116,7 @@ def main() -> None:
     print("\n" + tabulate(rows, header, tablefmt="github", floatfmt=".1f"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     minutes = (time.monotonic() - start) / 60
-    print(f"\n100 held-out images; {minutes:.1f} minutes on {device}. Detections: {overview}")
+    print(f"\n{args.val} held-out images; {minutes:.1f} minutes on {device}. Detections: {overview}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from runs import registrations_forgotten
 
 from nl_detectron.engine import main
 
@@ -34,8 +34,5 @@ def refused(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def forget() -> Iterator[None]:
     """Data sets that a test registers are gone after it."""
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    with registrations_forgotten():
+        yield

@@ -1,0 +1,148 @@
+"""The fenced blocks of the documentation: what they are, and how tests/test_docs.py runs them.
+
+They run as they stand, page by page from top to bottom, in a folder that looks like the checkout; a ```text
+fence that follows is what the block before prints, with "..." for anything. Comments right before a fence,
+which readers do not see, say what is special about it:
+
+    <!-- light: CONFIG=small.yaml SOLVER.MAX_ITER 2 -->  small images, these keys at the end of each line of
+                                  train_net.py, and this value for the variable CONFIG of the block
+    <!-- light: python ... -->    the lines to run instead; those of the block are checked
+    <!-- not run: reason -->      its lines are checked: scripts, flags, config files, keys and make's targets
+    <!-- needs COCO -->           skipped where COCO 2017 is not
+    <!-- file: my_script.py -->   written into the folder, for a block that follows
+    <!-- continues -->            Python that goes on where the block of Python before ended
+"""
+
+import contextlib
+import doctest
+import io
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from doc_commands import BadPageError, check, run, run_lightly
+from runs import ROOT
+
+LANGUAGES = ("bash", "python", "text", "yaml", "bibtex")
+MARKS = ("light", "not run", "needs COCO", "file", "continues")
+_COMMENT = re.compile(r"^<!-- ([\w ]+)(?:: ((?:(?!-->).)*))? -->\n", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(rf"((?:{_COMMENT.pattern})*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ANYTHING_GOES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. `output` is what it prints, if the page says so."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    marks: dict[str, str]
+    output: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT) if ROOT in self.page.parents else self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a page.
+
+    Raises:
+        BadPageError: for a fence without a language, or a comment that is none of MARKS or before no fence.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = list(_FENCE.finditer(text))
+    blocks = []
+    for match, following in zip(found, [*found[1:], None], strict=False):
+        *_, language, body = match.groups()
+        marks = {key: value for key, value in _COMMENT.findall(match[1])}
+        output = following and following[4] == "text" and not text[match.end() : following.start()].strip()
+        line = text[: match.start(4)].count("\n") + 1
+        blocks.append(Block(page, line, language, body, marks, following[5] if output else None))
+        if language not in LANGUAGES:
+            raise BadPageError(f"{blocks[-1]}: {language!r} must be one of {', '.join(LANGUAGES)}")
+        if unknown := set(marks) - set(MARKS):
+            raise BadPageError(f"{blocks[-1]}: {unknown} must be one of {', '.join(MARKS)}")
+    if len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) != 2 * len(found):
+        raise BadPageError(f"{page.name}: a fence is indented, of tildes, or not closed")
+    if sum(key in MARKS for key, _ in _COMMENT.findall(text)) != sum(len(block.marks) for block in blocks):
+        raise BadPageError(f"{page.name}: a comment for a block is not right before a fence")
+    return blocks
+
+
+class Reader:
+    """Reads a page from top to bottom, and does what it says.
+
+    Args:
+        folder: where; the files of the checkout are linked there.
+        datasets: DETECTRON2_DATASETS.
+    """
+
+    def __init__(self, page: Path, folder: Path, datasets: Path) -> None:
+        self._blocks, self._folder, self._names = blocks_of(page), folder, {}
+        binaries = Path(sys.executable).parent
+        self._environment = {
+            "DETECTRON2_DATASETS": str(datasets),
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "ignore",
+        }
+        for path in ROOT.iterdir():
+            if not path.name.startswith(".") and path.name not in ("output", "build"):
+                (folder / path.name).symlink_to(path)
+
+    def read_to(self, block: Block, has_coco: bool) -> None:
+        """Run a block, after those before it, which may have been run already.
+
+        Raises:
+            BadPageError, or what the block raises.
+        """
+        while self._blocks and self._blocks[0].line <= block.line:
+            following = self._blocks.pop(0)
+            if has_coco or "needs COCO" not in following.marks:
+                self._run(following)
+
+    def _run(self, block: Block) -> None:
+        printed = _Tee()
+        with (
+            contextlib.chdir(self._folder),
+            mock.patch.dict(os.environ, self._environment),
+            contextlib.redirect_stdout(printed),
+        ):
+            self._execute(block)
+            self._environment = dict(os.environ)  # with the variables of the page
+        if block.output is None or {"light", "not run", "file"} & set(block.marks):
+            return
+        if not doctest.OutputChecker().check_output(block.output, printed.getvalue(), _ANYTHING_GOES):
+            raise BadPageError(f"{block} prints\n{printed.getvalue()}\nand not\n{block.output}")
+
+    def _execute(self, block: Block) -> None:
+        light = block.marks.get("light", "")
+        if "file" in block.marks:
+            Path(block.marks["file"]).write_text(block.text)
+        elif block.language == "python":
+            self._names = self._names if "continues" in block.marks else {"__name__": "__main__"}
+            exec(compile("\n" * block.line + block.text, str(block), "exec"), self._names)
+        elif block.language == "bash" and "not run" in block.marks:
+            check(block.text)
+        elif block.language == "bash" and light:
+            run_lightly(block.text, light)
+        elif block.language == "bash":
+            run(block.text)
+
+
+class _Tee(io.StringIO):
+    """Passes on what it holds: Detectron2's loggers keep the stream that they first saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = sys.stdout
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        return super().write(text)

@@ -1,0 +1,151 @@
+"""Commands of the documentation: run in this process where that can be, or checked without running them."""
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from unittest import mock
+
+from runs import SMALL, registrations_forgotten
+from torch.distributed.run import get_args_parser
+
+from nl_detectron.engine import read_config
+
+_ASSIGNMENT = re.compile(r"(?:export )?([A-Za-z_]\w*)=(\$\(.*?\)|\S*)")
+_FOR_SHELL = re.compile(r"&&|\||[<>]+|.*\$\(.*")  # words that only a shell can make sense of
+_ELSEWHERE = ("pip", "git", "python3", "main/bin/pip", "sbatch", "scontrol", ".", "source", "set", "cd")
+
+
+class BadPageError(Exception):
+    """What is wrong with a page, or with a command of it."""
+
+
+def run(text: str, keys: Sequence[str] = (), others: Mapping[str, str] | None = None) -> None:
+    """Run lines of bash; those of Python scripts in this process, as imports take seconds.
+
+    Args:
+        keys: of the config, with their values, for each line of train_net.py.
+        others: values of variables in the place of those that the lines give them.
+
+    Raises:
+        BadPageError: if one fails.
+    """
+    for line in _lines(text):
+        words = _words(line, others or {})
+        if "train_net.py" in words:
+            words += keys
+        if any(map(_FOR_SHELL.fullmatch, words)):
+            _run_in_shell(line)
+        elif words[:1] == ["python"] and words[1].endswith(".py"):
+            _run_script(words[1:])
+        elif words:
+            _run_in_shell(shlex.join(words))
+
+
+def run_lightly(text: str, light: str) -> None:
+    """Check lines of bash, and run them on small images, or other lines: `light` is as in doc_blocks.py.
+
+    Raises:
+        BadPageError: if one fails.
+    """
+    with mock.patch.dict(os.environ):  # for its variables will have other values
+        check(text)
+    if light.startswith("python "):
+        run(light, SMALL)
+    else:
+        words = shlex.split(light)
+        others = dict(word.split("=", 1) for word in words if _ASSIGNMENT.fullmatch(word))
+        run(text, [*SMALL, *(word for word in words if not _ASSIGNMENT.fullmatch(word))], others)
+
+
+def check(text: str) -> None:
+    """Whether lines of bash could be run: what they name is there, and takes their flags and keys."""
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    for line in _lines(text):
+        words = _words(line, {})
+        for is_operator, command in groupby(words, lambda word: bool(_FOR_SHELL.fullmatch(word))):
+            if not is_operator:
+                _check_command([*command])
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The commands, a line each; the shell's own comments are left out."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip()
+
+
+def _words(line: str, others: Mapping[str, str]) -> list[str]:
+    """The words of a command, its variables replaced by their values. Assignments before it are made."""
+    while match := _ASSIGNMENT.match(line):
+        name, value = match.groups()
+        if not value.startswith("$("):
+            os.environ[name] = os.path.expandvars(others.get(name, value))
+        line = line[match.end() :].lstrip()
+    return shlex.split(os.path.expandvars(line), comments=True)
+
+
+def _run_in_shell(line: str) -> None:
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300, check=False)
+    print(done.stdout)
+    if done.returncode:
+        raise BadPageError(f"{line}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+
+
+def _run_script(words: list[str]) -> None:
+    with mock.patch.object(sys, "argv", words), registrations_forgotten():
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as stopped:
+            if stopped.code:
+                raise BadPageError(f"{shlex.join(words)}: {stopped.code}") from None
+
+
+class _Parsed(Exception):  # noqa: N818
+    """Ends a script once it knows its arguments."""
+
+
+def _check_command(words: list[str]) -> None:
+    if words[:1] == ["srun"]:
+        words = words[1:]
+    if words[:1] == ["torchrun"]:
+        args, others = get_args_parser().parse_known_args(words[1:])
+        if others:
+            raise BadPageError(f"{shlex.join(words)}: torchrun has no {others}")
+        words = ["python", args.training_script, *args.training_script_args]
+    for word in words:
+        if word.split("/")[0] in ("configs", "examples", "tests", "tools") and not Path(word).exists():
+            raise BadPageError(f"{shlex.join(words)}: there is no {word}")
+    match words:
+        case ["python", script, *arguments] if script.endswith(".py") and not script.startswith("../"):
+            _check_script(script, arguments)
+        case ["make", *_]:
+            _run_in_shell(shlex.join([*words, "-n"]))
+        case ["sbatch", file]:
+            with mock.patch.dict(os.environ):  # its variables are not the page's
+                check(Path(file).read_text())
+        case [program, *_] if program not in (*_ELSEWHERE, "python"):
+            raise BadPageError(f"{shlex.join(words)}: {program} is unknown")
+
+
+def _check_script(script: str, arguments: list[str]) -> None:
+    parse = ArgumentParser.parse_args
+
+    def parse_and_stop(parser: ArgumentParser, args: object = None, namespace: object = None) -> None:
+        raise _Parsed(parse(parser, args, namespace))
+
+    with mock.patch.object(ArgumentParser, "parse_args", parse_and_stop):
+        try:
+            _run_script([script, *arguments])
+        except _Parsed as parsed:
+            (args,) = parsed.args
+    configs = getattr(args, "config_file", None) or []
+    for config in [configs] if isinstance(configs, str) else configs:
+        if hasattr(args, "opts") and not config.startswith("output/") and not Path(config).is_dir():
+            read_config(Namespace(**{**vars(args), "config_file": config, "register_coco": []}))
