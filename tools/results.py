@@ -7,8 +7,8 @@
 
 --input takes output folders of train_net.py. A training and its baseline are paired by SEED, and must differ
 in non-local keys alone; a difference is the mean over the pairs ± their sample standard deviation. AP is that
-of the last iteration. The paper's values stand below what is a row of its Table 5 or 6: the same model, blocks
-and data.
+of the last iteration. The paper's values stand below what is a row of its Tables 5 and 6: the same model,
+blocks and data.
 
 --update writes a table with all rows of the paper, trained or not, into a Markdown file, between the lines
 <!-- results:mask --> (or keypoint, or box) and <!-- /results -->.
@@ -16,8 +16,6 @@ and data.
 
 import argparse
 from pathlib import Path
-
-from tqdm import tqdm
 
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import written_whole
@@ -47,7 +45,7 @@ def main() -> None:
     with one_line_errors():
         if not args.input and (args.curves or args.output or not args.update):
             raise UserError("--input must name output folders of train_net.py; got none.")
-        comparisons = pair_runs(read_run(folder) for folder in tqdm(args.input, desc="reading", unit="run"))
+        comparisons = pair_runs(map(read_run, args.input))
         if args.input:
             write(format_table(result_table(comparisons), args.format), args.output)
         if args.curves:

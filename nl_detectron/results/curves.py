@@ -14,7 +14,7 @@ from nl_detectron.files import written_whole
 from .names import BASELINE, blocks_of, count_seeds
 from .pairing import Comparison, run_setting
 from .runs import SCORES, Run
-from .tables import model_names
+from .tables import labels_of
 
 
 def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
@@ -30,8 +30,8 @@ def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
     """A row of plots for each setting: the loss, and the AP of each task."""
-    named = zip(comparisons, model_names(comparisons), strict=True)
-    settings = [[*group] for _, group in groupby(named, lambda each: run_setting(each[0].runs[0]))]
+    labelled = zip(comparisons, labels_of(comparisons), strict=True)
+    settings = [[*group] for _, group in groupby(labelled, lambda each: run_setting(each[0].runs[0]))]
     plots = [_plots(group[0][0].runs[0]) for group in settings]
     columns = max(map(len, plots))
     figure = Figure(figsize=(5 * columns, 3.6 * len(settings)), layout="constrained")
@@ -42,7 +42,7 @@ def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
         for ax, (key, label) in zip(row, keys.items(), strict=False):
             _plot(ax, key, _by_variant([comparison for comparison, _ in group]), colours)
             ax.set(xlabel="iteration", ylabel=label)
-        row[0].set_title(group[0][1], loc="left")
+        row[0].set_title(", ".join(group[0][1].values()), loc="left")
         row[0].legend()
         for ax in row[len(keys) :]:
             ax.remove()

@@ -1,5 +1,6 @@
 """Which run is the baseline of which: the same in all but non-local keys, with the same SEED."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,12 +32,13 @@ class Comparison:
 def config_setting(cfg: CfgNode) -> dict[str, str]:
     """What a config has in common with its baseline, by key: all but non-local keys, OUTPUT_DIR and SEED."""
     own = ("MODEL.NON_LOCAL.", "OUTPUT_DIR", "SEED")
-    return {key: str(value) for key, value in flat_pairs(baseline_of(cfg)) if not key.startswith(own)}
+    keys = flat_pairs(baseline_of(cfg))
+    return {key: json.dumps(value) for key, value in keys if not key.startswith(own)}  # a list is a tuple
 
 
 def run_setting(run: Run) -> dict[str, str]:
     """What a run must have in common with its baseline."""
-    numbers = {"number of processes": str(run.processes), "number of test images": str(run.images)}
+    numbers = {"number of processes": str(run.processes), "number of images": json.dumps(run.images)}
     return config_setting(run.cfg) | numbers
 
 

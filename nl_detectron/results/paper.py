@@ -24,7 +24,7 @@ TABLE_6 = {
 }
 _SCORES_5 = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
 _SCORES_6 = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75")
-VAL2017_IMAGES = 5000  # a subset may have the same name
+COCO_2017_IMAGES = (5000, 118287)  # val and train, also those for keypoints; a subset may have their names
 
 
 def scores_of(config: str) -> dict[str, float]:
@@ -35,8 +35,8 @@ def scores_of(config: str) -> dict[str, float]:
 
 
 def row_of(run: Run) -> str | None:
-    """The shipped config of the paper's row that a run is, by its model, blocks and data: all of val2017."""
-    if run.images != VAL2017_IMAGES:
+    """The shipped config of the paper's row that a run is: of its model, its blocks and all of COCO 2017."""
+    if run.images != COCO_2017_IMAGES:
         return None
     ours = blocks_of(run.cfg), _row_keys(config_setting(run.cfg))
     return next((config for config in TABLE_5 | TABLE_6 if _row(config) == ours), None)

@@ -36,6 +36,7 @@ _CODE = re.compile(r"(nl_detectron \S+) \((?:git revision (\S+)|not a git checko
 _START = re.compile(r"Starting training from iteration (\d+)\n")
 _TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 _LOADED = re.compile(r"Loaded (\d+) images in COCO format")
+_OTHERWISE = re.compile(r"This does not resume the same training: (.*)\n")
 _EVALUATED = "copypaste: "
 
 
@@ -48,7 +49,7 @@ class Run:
         history: the metrics that were written after each iteration, the last evaluation's under MAX_ITER.
         code: the git revisions that it was trained with, or versions where there was no checkout.
         seconds: that it took; None if it was resumed.
-        images: how many the last evaluation was of; None if the log does not say.
+        images: how many the data sets have.
     """
 
     folder: Path
@@ -57,7 +58,7 @@ class Run:
     history: dict[int, dict[str, float]]
     code: frozenset[str]
     seconds: int | None
-    images: int | None
+    images: tuple[int, ...]
 
     @property
     def scores(self) -> dict[str, float]:
@@ -76,6 +77,9 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise UserError(f"{folder} must be an output folder of train_net.py; it has no {name}.")
     commands = _trainings(folder / "log.txt")
+    for command in commands:
+        if otherwise := _OTHERWISE.search(command):
+            raise UserError(f"{folder} must be one training; it was resumed as another: {otherwise[1]}.")
     last = commands[-1]
     processes = int(last.split(maxsplit=1)[0])
     cfg = _read_config(folder, last, processes)
@@ -86,7 +90,7 @@ def read_run(folder: Path) -> Run:
         history=_read_metrics(folder / "metrics.json"),
         code=frozenset(revision or version for text in commands for version, revision in _CODE.findall(text)),
         seconds=_seconds(last) if len(commands) == 1 else None,
-        images=int(_LOADED.findall(last)[-1]) if _LOADED.search(last) else None,
+        images=tuple(sorted({int(number) for number in _LOADED.findall(last)})),
     )
     _check_finished(run, last)
     return run

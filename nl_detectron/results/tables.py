@@ -51,24 +51,24 @@ def result_table(comparisons: Sequence[Comparison], papers: Sequence[str] = ()) 
     trained = {row_of(run) for comparison in comparisons for pair in comparison.pairs for run in pair}
     parts = [(k, _not_trained(config)) for k, config in enumerate(papers) if config not in trained]
     shown: list[Run] = []
-    for comparison, name in zip(comparisons, model_names(comparisons), strict=True):
+    for comparison, label in zip(comparisons, labels_of(comparisons), strict=True):
         config = row_of(comparison.baselines[0])
         place = papers.index(config) if config in papers else len(papers)
-        parts.append((place, list(_rows(comparison, name, comparison.baselines != shown))))
+        parts.append((place, list(_rows(comparison, label, comparison.baselines != shown))))
         shown = comparison.baselines
     return [row for _, rows in sorted(parts, key=lambda part: part[0]) for row in rows]
 
 
-def model_names(comparisons: Sequence[Comparison]) -> list[str]:
-    """The models' names, and where they would not tell settings apart, what does."""
+def labels_of(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Model, steps and data of each, by column; where these are the same, what tells the settings apart."""
     settings = [run_setting(comparison.runs[0]) for comparison in comparisons]
-    labels = [(model_of(c.runs[0].cfg), _label(c.runs[0].cfg)) for c in comparisons]
-    names = []
+    labels = [_label(comparison.runs[0].cfg) for comparison in comparisons]
+    full = []
     for setting, label in zip(settings, labels, strict=True):
         rivals = [other for other, its in zip(settings, labels, strict=True) if its == label]
         apart = [f"{key} {value}" for key, value in setting.items() if any(o[key] != value for o in rivals)]
-        names.append(", ".join([label[0], *apart]))
-    return names
+        full.append(label | {"model": ", ".join([label["model"], *apart])})
+    return full
 
 
 def format_table(rows: Sequence[Row], kind: str = "text") -> str:
@@ -96,17 +96,17 @@ def _numbers(row: Row) -> Iterator[tuple[str, str | float]]:
             yield f"{column} spread", round(cell.spread, 4)
 
 
-def _rows(comparison: Comparison, name: str, with_baseline: bool) -> Iterator[Row]:
+def _rows(comparison: Comparison, label: dict[str, str], with_baseline: bool) -> Iterator[Row]:
     baselines, runs = comparison.baselines, comparison.runs
     if with_baseline:
-        yield from _trained(baselines, name)
-    yield from _trained(runs, name)
+        yield from _trained(baselines, label)
+    yield from _trained(runs, label)
     differences = {
         column: _score([run.scores[key] - baseline.scores[key] for baseline, run in comparison.pairs], "+.2f")
         for key, column in SCORES.items()
         if key in runs[0].scores
     }
-    label = {"model": name, **_label(runs[0].cfg), "blocks": "difference"}
+    label = label | {"blocks": "difference"}
     commit = {"commit": _commit([*baselines, *runs])}
     yield {**label, "runs": count_seeds(runs), **differences, **_cost(runs[0].cfg), **commit}
     papers = [row_of(baselines[0]), row_of(runs[0])]
@@ -116,16 +116,15 @@ def _rows(comparison: Comparison, name: str, with_baseline: bool) -> Iterator[Ro
         yield {**label, "runs": "the paper's", **scores}
 
 
-def _trained(runs: list[Run], name: str) -> Iterator[Row]:
-    cfg = runs[0].cfg
-    label = {"model": name, **_label(cfg), "blocks": blocks_of(cfg)}
+def _trained(runs: list[Run], label: dict[str, str]) -> Iterator[Row]:
     scores = {SCORES[key]: _score([run.scores[key] for run in runs]) for key in runs[0].scores}
-    row = {**label, "runs": count_seeds(runs), **scores, "commit": _commit(runs)}
+    label = label | {"blocks": blocks_of(runs[0].cfg), "runs": count_seeds(runs)}
+    row = {**label, **scores, "commit": _commit(runs)}
     if all(run.seconds is not None for run in runs):
         row["training time"] = str(timedelta(seconds=round(np.mean([run.seconds for run in runs]))))
     yield row
     if config := row_of(runs[0]):
-        yield _paper(config) | {"model": name}
+        yield _paper(config) | {"model": label["model"]}
 
 
 def _paper(config: str) -> Row:
@@ -166,6 +165,6 @@ def _cost(cfg: CfgNode) -> dict[str, str]:
     return {"multiply-adds": extra("multiply_adds", 1e9), "parameters": extra("parameters", 1e6)}
 
 
-def _label(cfg: CfgNode) -> Row:
+def _label(cfg: CfgNode) -> dict[str, str]:
     steps = f"{cfg.SOLVER.MAX_ITER} x {cfg.SOLVER.IMS_PER_BATCH} images"
-    return {"steps": steps, "tested on": cfg.DATASETS.TEST[0]}
+    return {"model": model_of(cfg), "steps": steps, "tested on": cfg.DATASETS.TEST[0]}
