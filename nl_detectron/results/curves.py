@@ -1,0 +1,76 @@
+"""Training curves: the loss and AP over the iterations, a thin line for each seed and their mean."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nl_detectron.errors import reported_as_user_errors
+from nl_detectron.files import written_whole
+
+from .names import BASELINE, blocks_of, count_seeds
+from .pairing import Comparison, run_setting
+from .runs import SCORES, Run
+from .tables import labels_of
+
+
+def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write `plot_curves` to a file, in the format that its ending names.
+
+    Raises:
+        UserError: if matplotlib has no such format.
+    """
+    figure = plot_curves(comparisons)
+    with reported_as_user_errors(f"{path} cannot be drawn"), written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format=path.suffix[1:])
+
+
+def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
+    """A row of plots for each setting: the loss, and the AP of each task."""
+    labelled = zip(comparisons, labels_of(comparisons), strict=True)
+    settings = [[*group] for _, group in groupby(labelled, lambda each: run_setting(each[0].runs[0]))]
+    plots = [_plots(group[0][0].runs[0]) for group in settings]
+    columns = max(map(len, plots))
+    figure = Figure(figsize=(5 * columns, 3.6 * len(settings)), layout="constrained")
+    variants = dict.fromkeys(blocks_of(comparison.runs[0].cfg) for comparison in comparisons)
+    colours = {BASELINE: "black"} | {blocks: f"C{k}" for k, blocks in enumerate(variants)}
+    axes = figure.subplots(len(settings), columns, squeeze=False)
+    for row, group, keys in zip(axes, settings, plots, strict=True):
+        for ax, (key, label) in zip(row, keys.items(), strict=False):
+            _plot(ax, key, _by_variant([comparison for comparison, _ in group]), colours)
+            ax.set(xlabel="iteration", ylabel=label)
+        row[0].set_title(", ".join(group[0][1].values()), loc="left")
+        row[0].legend()
+        for ax in row[len(keys) :]:
+            ax.remove()
+    return figure
+
+
+def _plots(run: Run) -> dict[str, str]:
+    """What is plotted, and how it is called."""
+    scores = {key: name for key, name in SCORES.items() if key in run.scores and key.endswith("/AP")}
+    return {"total_loss": "total loss"} | scores
+
+
+def _by_variant(comparisons: list[Comparison]) -> dict[str, list[Run]]:
+    """Each run once, the baseline's first."""
+    pairs = [pair for comparison in comparisons for pair in comparison.pairs]
+    runs = {run.folder: run for each in zip(*pairs, strict=True) for run in each}.values()
+    return {blocks: [*variant] for blocks, variant in groupby(runs, lambda run: blocks_of(run.cfg))}
+
+
+def _plot(ax: Axes, key: str, variants: dict[str, list[Run]], colours: dict[str, str]) -> None:
+    for blocks, runs in variants.items():
+        style = {"color": colours[blocks], "marker": "" if key == "total_loss" else "."}
+        curves = [
+            {step: values[key] for step, values in run.history.items() if key in values} for run in runs
+        ]
+        if len(curves) > 1:
+            for curve in curves:
+                ax.plot(*zip(*sorted(curve.items()), strict=True), linewidth=0.6, alpha=0.6, **style)
+        steps = sorted(set.intersection(*map(set, curves)))  # that all seeds have
+        means = [np.mean([curve[step] for curve in curves]) for step in steps]
+        ax.plot(steps, means, linewidth=2, label=f"{blocks}, {count_seeds(runs)}", **style)
