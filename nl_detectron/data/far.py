@@ -55,7 +55,7 @@ def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Draw
     cell[row * side // 2 + 2 : (row + 1) * side // 2 - 2, columns] = True
     cell = cell[:, ::inwards]
     while True:
-        height = rng.uniform(0.34, 0.44) * side
+        height = rng.uniform(0.28, 0.38) * side
         x = rng.uniform(0.4, 0.6) * _STRIP * side
         y = (row / 2 + rng.uniform(0.02, 0.1)) * side
         figure = figure_at(rng, side, height, np.array((x if inwards == 1 else side - x, y)))
