@@ -1,4 +1,4 @@
-"""A picture of far and near pairs, from which a human sees the rule."""
+"""A picture of far and near pairs, which shows the rule."""
 
 from pathlib import Path
 
@@ -6,27 +6,31 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.files import written_whole
 
 from .far import Picture, draw_pair
 
-_SCENES = 3
-_WRISTS = ((9, "L"), (10, "R"))  # COCO's indices of the left and the right one
+_PAIRS = 2
+_TITLES = ("far: the disc at the other side tells", "near: the disc beside each figure tells")
+_ARMS = {"L": ([5, 7, 9], "orange"), "R": ([6, 8, 10], "cyan")}  # COCO's shoulder, elbow and wrist
 
 
 def write_preview(file: Path, side: int = 192, seed: int = 0) -> None:
-    """Write the first pairs of the training set, far and near, with their labels, as a picture."""
-    figure = Figure(figsize=(8, 6.4), layout="constrained")
-    columns = figure.subfigures(1, 2)
-    for near, half in enumerate(columns):
-        half.suptitle("near: the disc is beside each figure" if near else "far: the disc is opposite")
-        for row, axes in enumerate(half.subplots(_SCENES, 2)):
+    """Write the first pairs of the training set, far and near, with their labels, as a picture.
+
+    Raises:
+        UserError: for a kind of file that matplotlib does not write.
+        OSError: if the file cannot be written.
+    """
+    figure = Figure(figsize=(10, 2.9 * _PAIRS), layout="constrained")
+    for near, half in enumerate(figure.subfigures(1, 2, wspace=0.03)):
+        half.suptitle(_TITLES[near], weight="bold")
+        for row, axes in enumerate(half.subplots(_PAIRS, 2)):
             pair = draw_pair(np.random.default_rng([seed, 0, row]), side, near=bool(near))
-            for axis, picture in zip(
-                axes, sorted(pair, key=lambda picture: picture[1][0].category), strict=True
-            ):
+            for axis, picture in zip(axes, pair, strict=True):
                 _show(axis, picture)
-    with written_whole(file) as unfinished:
+    with reported_as_user_errors(f"{file} cannot be written"), written_whole(file) as unfinished:
         figure.savefig(unfinished, dpi=100)
 
 
@@ -35,15 +39,9 @@ def _show(axis: Axes, picture: Picture) -> None:
     axis.imshow(image[:, :, ::-1])
     axis.set(xticks=[], yticks=[], title=drawn[0].category)
     for figure in drawn:
-        for joint, name in _WRISTS:
-            x, y, _ = figure.keypoints[joint]
+        for name, (joints, color) in _ARMS.items():
+            x, y, _ = figure.keypoints[joints].T
+            axis.plot(x, y, color=color, linewidth=2)
             axis.text(
-                x,
-                y,
-                name,
-                color="white",
-                weight="bold",
-                ha="center",
-                va="center",
-                bbox={"boxstyle": "circle", "fc": "black"},
+                x[-1], y[-1], name, weight="bold", ha="center", va="center", bbox={"fc": color, "pad": 1}
             )
