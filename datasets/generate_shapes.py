@@ -36,15 +36,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mode", choices=MODES, default="plain", help="what is drawn (default: %(default)s)")
     parser.add_argument(
-        "--preview", type=Path, metavar="FILE", help="a picture of far and near pairs, instead of a data set"
+        "--preview", type=Path, metavar="FILE", help="draw this picture of far and near pairs, no data set"
     )
     args = parser.parse_args()
     size = args.size if args.size is not None else 160 if args.mode == "plain" else 192
     folder = args.root / dataset_name(args.mode)
     with one_line_errors():
         if args.preview:
-            write_preview(args.preview, size, args.seed)
-            return print(args.preview)
+            write_preview(args.preview)
+            print(args.preview)
+            return
         new = write_shapes(folder, train=args.train, val=args.val, size=size, seed=args.seed, mode=args.mode)
     print(f"{folder} {'is drawn' if new else 'is kept, it is this data set already'}")
 

@@ -11,13 +11,15 @@ from nl_detectron.files import written_whole
 
 from .far import Picture, draw_pair
 
+_SIDE = 192
+_SEED = 1  # the first pairs of which have figures at either side, one and two
 _PAIRS = 2
 _TITLES = ("far: the disc at the other side tells", "near: the disc beside each figure tells")
 _ARMS = {"L": ([5, 7, 9], "orange"), "R": ([6, 8, 10], "cyan")}  # COCO's shoulder, elbow and wrist
 
 
-def write_preview(file: Path, side: int = 192, seed: int = 0) -> None:
-    """Write the first pairs of the training set, far and near, with their labels, as a picture.
+def write_preview(file: Path) -> None:
+    """Write the first pairs of a training set, far and near, with their labels, as a picture.
 
     Raises:
         UserError: for a kind of file that matplotlib does not write.
@@ -27,7 +29,7 @@ def write_preview(file: Path, side: int = 192, seed: int = 0) -> None:
     for near, half in enumerate(figure.subfigures(1, 2, wspace=0.03)):
         half.suptitle(_TITLES[near], weight="bold")
         for row, axes in enumerate(half.subplots(_PAIRS, 2)):
-            pair = draw_pair(np.random.default_rng([seed, 0, row]), side, near=bool(near))
+            pair = draw_pair(np.random.default_rng([_SEED, 0, row]), _SIDE, near=bool(near))
             for axis, picture in zip(axes, pair, strict=True):
                 _show(axis, picture)
     with reported_as_user_errors(f"{file} cannot be written"), written_whole(file) as unfinished:
