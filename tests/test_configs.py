@@ -128,7 +128,7 @@ def test_x152_takes_its_weights_as_detectron2_does() -> None:
     assert difference(ours.MODEL.RESNETS, theirs.MODEL.RESNETS) == {"DEFORM_ON_PER_STAGE"}
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "R_18" in name])
+@pytest.mark.parametrize("name", [name for name in MODELS if "R_18" in name or "_far" in name])
 def test_light_ones_build_and_run(name: str) -> None:
     cfg = load(name)
     cfg.MODEL.DEVICE = "cpu"

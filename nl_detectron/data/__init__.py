@@ -5,16 +5,20 @@ Importing it registers the drawn one with Detectron2.
 
 from .builtin import datasets_root, register_shapes
 from .checks import check_records
-from .coco_format import write_shapes
+from .coco_format import MODES, dataset_name, write_shapes
+from .preview import write_preview
 from .register import add_register_coco, register_coco, register_from
 
 __all__ = [
+    "MODES",
     "add_register_coco",
     "check_records",
+    "dataset_name",
     "datasets_root",
     "register_coco",
     "register_from",
     "register_shapes",
+    "write_preview",
     "write_shapes",
 ]
 

@@ -12,7 +12,7 @@ from detectron2.data.datasets.builtin_meta import (
     KEYPOINT_CONNECTION_RULES,
 )
 
-from .shapes import CATEGORIES
+from .coco_format import MODES, dataset_name
 
 logger = logging.getLogger(__name__)
 
@@ -23,32 +23,33 @@ def datasets_root() -> Path:
 
 
 def register_shapes(root: Path) -> None:
-    """Register shapes_{train,val} and keypoints_shapes_{train,val} in `root`/shapes.
+    """Register shapes_{train,val} and keypoints_shapes_{train,val} in `root`/shapes, and those of the other
+    modes, as shapes_far_{train,val}.
 
     Called again, it moves them to the new `root`. A name that somebody else has registered is left alone,
     with a warning.
     """
-    folder = root / "shapes"
     keypoints = {
         "thing_classes": ["person"],
         "keypoint_names": COCO_PERSON_KEYPOINT_NAMES,
         "keypoint_flip_map": COCO_PERSON_KEYPOINT_FLIP_MAP,
         "keypoint_connection_rules": KEYPOINT_CONNECTION_RULES,
     }
-    kinds = {
-        ("shapes", "instances"): {"thing_classes": list(CATEGORIES)},
-        ("keypoints_shapes", "person_keypoints"): keypoints,
-    }
-    for (name, kind), metadata in kinds.items():
+    for mode, categories in MODES.items():
+        name = dataset_name(mode)
         for split in ("train", "val"):
-            json_file = folder / "annotations" / f"{kind}_{split}.json"
-            images = folder / split
-            dataset = f"{name}_{split}"
-            if dataset in DatasetCatalog.list():
-                if not MetadataCatalog.get(dataset).get("drawn_by_nl_detectron"):
-                    logger.warning("%s is another data set already, and is kept", dataset)
-                    continue
-                DatasetCatalog.remove(dataset)
-                MetadataCatalog.remove(dataset)
-            register_coco_instances(dataset, metadata, str(json_file), str(images))
-            MetadataCatalog.get(dataset).drawn_by_nl_detectron = True
+            instances = {"thing_classes": list(categories)}
+            _register(f"{name}_{split}", instances, root / name, "instances", split)
+            _register(f"keypoints_{name}_{split}", keypoints, root / name, "person_keypoints", split)
+
+
+def _register(dataset: str, metadata: dict[str, object], folder: Path, kind: str, split: str) -> None:
+    if dataset in DatasetCatalog.list():
+        if not MetadataCatalog.get(dataset).get("drawn_by_nl_detectron"):
+            logger.warning("%s is another data set already, and is kept", dataset)
+            return
+        DatasetCatalog.remove(dataset)
+        MetadataCatalog.remove(dataset)
+    json_file = folder / "annotations" / f"{kind}_{split}.json"
+    register_coco_instances(dataset, metadata, str(json_file), str(folder / split))
+    MetadataCatalog.get(dataset).drawn_by_nl_detectron = True

@@ -21,7 +21,7 @@ class Drawn:
     """One object of an image.
 
     Attributes:
-        category: one of CATEGORIES.
+        category: one of CATEGORIES, or of those in `far`.
         mask: (H, W) bool, its visible pixels.
         keypoints: (17, 3) int, x, y and COCO's visibility (0 outside the image, 1 occluded, 2
             visible), in COCO's order; None for all but figures.
@@ -119,6 +119,11 @@ def _figure(rng: np.random.Generator, side: int) -> Drawn:
     """A stick figure, which may stand partly outside the image."""
     height = rng.uniform(0.45, 0.8) * side
     top = rng.uniform((0.12, -0.1), (0.88, 1.05)) * (side, side - height)
+    return figure_at(rng, side, height, top)
+
+
+def figure_at(rng: np.random.Generator, side: int, height: float, top: np.ndarray) -> Drawn:
+    """A stick figure in a random pose, `top` (x, y) the middle of its head's upper edge; all in pixels."""
     points = _skeleton(rng) * height + top
     mask = np.zeros((side, side), np.uint8)
     thickness = max(2, round(0.08 * height))
