@@ -49,8 +49,6 @@ _PARTS = {
     "head": "RetinaNet head",
     "sem_seg_head": "semantic head",
 }
-
-
 _BLOCK = re.compile(r"\.non_local_\d+")
 
 
