@@ -38,8 +38,12 @@ def config_setting(cfg: CfgNode) -> dict[str, str]:
 
 def run_setting(run: Run) -> dict[str, str]:
     """What a run must have in common with its baseline."""
-    numbers = {"number of processes": str(run.processes), "number of images": json.dumps(run.images)}
-    return config_setting(run.cfg) | numbers
+    of_no_key = {
+        "number of processes": run.processes,
+        "number of images": run.images,
+        "evaluation": sorted(run.scores),
+    }
+    return config_setting(run.cfg) | {name: json.dumps(value) for name, value in of_no_key.items()}
 
 
 def pair_runs(runs: Iterable[Run]) -> list[Comparison]:

@@ -66,6 +66,13 @@ def test_data_and_processes_that_no_key_tells(tmp_path: Path) -> None:
     )
 
 
+def test_another_evaluation(tmp_path: Path) -> None:
+    nl = finished(tmp_path / "nl", MASK_NL, scores=SCORES | {"segm": (1.0, 2.0, 3.0)})
+    assert 'has another evaluation, ["bbox/AP", "bbox/AP50", "bbox/AP75"] instead of ["bbox/AP", ' in refusal(
+        nl, run(tmp_path / "base", MASK, 1)
+    )
+
+
 def test_another_seed(tmp_path: Path) -> None:
     base, nl = run(tmp_path / "base", MASK, 1), run(tmp_path / "nl", MASK_NL, 2)
     assert refusal(base, nl) == (
