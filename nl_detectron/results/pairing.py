@@ -59,7 +59,7 @@ def pair_runs(runs: Iterable[Run]) -> list[Comparison]:
         key = run.cfg.SEED, blocks_of(run.cfg)
         if key in known:
             raise UserError(
-                f"--input must have each training once; {known[key].folder} and {run.folder} are both "
+                f"each training must be given once; {known[key].folder} and {run.folder} are both "
                 f"{key[1]} with SEED {key[0]}. Leave one out."
             )
         known[key] = run

@@ -94,8 +94,7 @@ def test_one_kind_alone(tmp_path: Path) -> None:
 def test_the_same_training_twice(tmp_path: Path) -> None:
     runs = [run(tmp_path / name, MASK_NL, 1) for name in ("one", "other")]
     assert refusal(*runs) == (
-        "--input must have each training once; one and other are both +1 NL in res4 with SEED 1. "
-        "Leave one out."
+        "each training must be given once; one and other are both +1 NL in res4 with SEED 1. Leave one out."
     )
 
 
