@@ -38,8 +38,12 @@ def config_setting(cfg: CfgNode) -> dict[str, str]:
 
 def run_setting(run: Run) -> dict[str, str]:
     """What a run must have in common with its baseline."""
-    numbers = {"number of processes": str(run.processes), "number of images": json.dumps(run.images)}
-    return config_setting(run.cfg) | numbers
+    of_no_key = {
+        "number of processes": run.processes,
+        "number of images": run.images,
+        "evaluation": sorted(run.scores),
+    }
+    return config_setting(run.cfg) | {name: json.dumps(value) for name, value in of_no_key.items()}
 
 
 def pair_runs(runs: Iterable[Run]) -> list[Comparison]:
@@ -55,7 +59,7 @@ def pair_runs(runs: Iterable[Run]) -> list[Comparison]:
         key = run.cfg.SEED, blocks_of(run.cfg)
         if key in known:
             raise UserError(
-                f"--input must have each training once; {known[key].folder} and {run.folder} are both "
+                f"each training must be given once; {known[key].folder} and {run.folder} are both "
                 f"{key[1]} with SEED {key[0]}. Leave one out."
             )
         known[key] = run

@@ -88,7 +88,7 @@ def read_run(folder: Path) -> Run:
         cfg=cfg,
         processes=processes,
         history=_read_metrics(folder / "metrics.json"),
-        code=frozenset(revision or version for text in commands for version, revision in _CODE.findall(text)),
+        code=frozenset(_code(command) for command in commands),
         seconds=_seconds(last) if len(commands) == 1 else None,
         images=tuple(sorted({int(number) for number in _LOADED.findall(last)})),
     )
@@ -137,6 +137,12 @@ def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{path}: line {number} must be JSON with an iteration; it is damaged.") from None
     return history
+
+
+def _code(command: str) -> str:
+    """The revision, or the version where there is none; a script of Detectron2's says neither."""
+    found = _CODE.search(command)
+    return found[2] or found[1] if found else "unknown"
 
 
 def _seconds(command: str) -> int | None:

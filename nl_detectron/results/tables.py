@@ -113,7 +113,7 @@ def _rows(comparison: Comparison, label: dict[str, str], with_baseline: bool) ->
     if None not in papers:
         before, after = map(scores_of, papers)
         scores = {SCORES[key]: Score(after[key] - before[key], form="+.1f") for key in after}
-        yield {**label, "runs": "the paper's", **scores}
+        yield {**label, "steps": "", "runs": "the paper's", **scores}
 
 
 def _trained(runs: list[Run], label: dict[str, str]) -> Iterator[Row]:
@@ -146,7 +146,7 @@ def _score(values: list[float], form: str = ".1f") -> Score:
 
 def _commit(runs: list[Run]) -> str:
     code = sorted(frozenset.union(*(run.code for run in runs)))
-    return f"mixed: {', '.join(code)}" if len(code) > 1 else "".join(code) or "unknown"
+    return f"mixed: {', '.join(code)}" if len(code) > 1 else code[0]
 
 
 def _cost(cfg: CfgNode) -> dict[str, str]:

@@ -66,6 +66,13 @@ def test_data_and_processes_that_no_key_tells(tmp_path: Path) -> None:
     )
 
 
+def test_another_evaluation(tmp_path: Path) -> None:
+    nl = finished(tmp_path / "nl", MASK_NL, scores=SCORES | {"segm": (1.0, 2.0, 3.0)})
+    assert 'has another evaluation, ["bbox/AP", "bbox/AP50", "bbox/AP75"] instead of ["bbox/AP", ' in refusal(
+        nl, run(tmp_path / "base", MASK, 1)
+    )
+
+
 def test_another_seed(tmp_path: Path) -> None:
     base, nl = run(tmp_path / "base", MASK, 1), run(tmp_path / "nl", MASK_NL, 2)
     assert refusal(base, nl) == (
@@ -87,8 +94,7 @@ def test_one_kind_alone(tmp_path: Path) -> None:
 def test_the_same_training_twice(tmp_path: Path) -> None:
     runs = [run(tmp_path / name, MASK_NL, 1) for name in ("one", "other")]
     assert refusal(*runs) == (
-        "--input must have each training once; one and other are both +1 NL in res4 with SEED 1. "
-        "Leave one out."
+        "each training must be given once; one and other are both +1 NL in res4 with SEED 1. Leave one out."
     )
 
 

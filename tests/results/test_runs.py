@@ -42,6 +42,13 @@ def test_a_training_that_was_resumed(tmp_path: Path) -> None:
     assert read_run(tmp_path).history[59]["total_loss"] == 1.25
 
 
+def test_a_training_by_a_script_of_detectron2s(tmp_path: Path) -> None:
+    finished(tmp_path, scores=BOXES)
+    log = tmp_path / "log.txt"
+    log.write_text("".join(line for line in log.open() if "launcher" not in line))
+    assert read_run(tmp_path).code == {"unknown"}
+
+
 def test_an_evaluation_after_it_is_no_part_of_it(tmp_path: Path) -> None:
     finished(tmp_path, scores=BOXES)
     write_log(tmp_path, MASK, "SEED", "99", events=EVALUATION, images=(1, 2), code="git revision later")

@@ -89,7 +89,7 @@ def test_mistakes(tool: Tool, trained: list[Path], tmp_path: Path) -> None:
     assert refusal(tool, "--update", "README.md", "--curves", "c.png").startswith("error: --input must name")
     assert refusal(tool, "--input", trained[1]).startswith(f"error: {trained[1]} must have a baseline of the")
     assert refusal(tool, "--input", *trained, trained[1]).startswith(
-        "error: --input must have each training once"
+        "error: each training must be given once"
     )
     assert refusal(tool, "--update", tmp_path / "no.md").startswith("error: [Errno 2] No such file")
     alone = finished(tmp_path / "lr", MASK, "SOLVER.BASE_LR", "0.5", scores={"bbox": (1.0, 2.0, 3.0)}).folder
