@@ -52,6 +52,12 @@ def test_there_are_pages_and_blocks() -> None:
     assert {block.page for block in BLOCKS} >= {ROOT / "README.md", ROOT / "docs" / "training.md"}
 
 
+def test_the_index_has_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    listed = re.findall(r"^\| \[(\S+\.md)\]\(\1\) \|", index, re.MULTILINE)
+    assert sorted([*listed, "README.md"]) == [page.name for page in PAGES if page.parent == ROOT / "docs"]
+
+
 def test_files_that_are_written_are_used() -> None:
     written = [block for page in PAGES for block in blocks_of(page) if "file" in block.marks]
     for block in written:
@@ -118,6 +124,10 @@ FAILING = {
     "data set": (bash(f"{TRAIN} --dry-run DATASETS.TEST \"('no_such',)\""), "no_such.*: 1"),
     "light": (bash(f"{TRAIN} --dry-run", "<!-- light: SOLVER.MAX_ITER 0 -->"), "SOLVER.MAX_ITER 0: 1"),
     "variable": (bash(f"A=1\n{TRAIN} --dry-run SEED $A", "<!-- light: A=one -->"), "SEED must be"),
+    "light, as it stands": (
+        bash("C=configs/no.yaml\n" + "python train_net.py --config-file $C", f"<!-- light: C={CONFIG} -->"),
+        "no configs/no",
+    ),
     "lines instead": (bash("make demo", "<!-- light: python no_such.py -->"), "no_such.py"),
     "lines replaced": (bash("make no_such", "<!-- light: python train_net.py -h -->"), "no_such"),
     "not run: torchrun": (bash("torchrun --no-such train_net.py", GPUS), "torchrun has no"),
