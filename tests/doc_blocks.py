@@ -78,22 +78,26 @@ class Reader:
     """Reads a page from top to bottom, and does what it says.
 
     Args:
-        folder: where; the files of the checkout are linked there.
-        datasets: DETECTRON2_DATASETS.
+        folder: where; the files of the checkout are linked there, and below datasets/ the data sets.
+        datasets: the folder of these.
     """
 
     def __init__(self, page: Path, folder: Path, datasets: Path) -> None:
         self._blocks, self._folder, self._names = blocks_of(page), folder, {}
         binaries = Path(sys.executable).parent
         self._environment = {
-            "DETECTRON2_DATASETS": str(datasets),
+            "DETECTRON2_DATASETS": "datasets",
             "OMP_NUM_THREADS": "1",
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "ignore",
         }
+        (folder / "datasets").mkdir()
+        files = [path for path in (ROOT / "datasets").iterdir() if path.is_file()]
+        for path in [*files, *datasets.iterdir()]:
+            (folder / "datasets" / path.name).symlink_to(path)
         for path in ROOT.iterdir():
-            if not path.name.startswith(".") and path.name not in ("output", "build"):
+            if not path.name.startswith(".") and path.name not in ("output", "build", "datasets"):
                 (folder / path.name).symlink_to(path)
 
     def read_to(self, block: Block, has_coco: bool) -> None:

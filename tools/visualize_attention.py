@@ -99,7 +99,7 @@ def main() -> None:
         try:
             use_images(images, visualize)
         finally:
-            print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3f"))
+            print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
 
 
 def _write(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
@@ -122,8 +122,8 @@ def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, obje
         fields = [field for field in seen.fields if field.name == name]
         yield {
             "block": name,
-            "query dependence": np.mean([field.query_dependence() for field in fields]) if fields else "-",
-            "change of x": np.mean([field.change() for field in fields]) if fields else "-",
+            "query dependence": np.mean([field.query_dependence() for field in fields]) if fields else None,
+            "change of x": np.mean([field.change() for field in fields]) if fields else None,
         }
 
 
