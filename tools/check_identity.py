@@ -4,7 +4,7 @@ of the baseline, give the same outputs for real images, bit for bit.
 
     python tools/check_identity.py --config-file CONFIG --images 4 MODEL.WEIGHTS baseline.pth
 
-The images are the first ones of DATASETS.TEST, or those of --image. A line for each says what is compared and
+The images are the first ones of DATASETS.TEST, or those of --input. A line for each says what is compared and
 how far it differs; the exit code is 0 only if nothing does.
 """
 
@@ -25,6 +25,7 @@ from nl_detectron.config import baseline_of
 from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.engine.preflight import check_dataset, read_dataset
 from nl_detectron.errors import UserError, one_line_errors, reported_as_user_errors
+from nl_detectron.images import find_images
 from nl_detectron.load_report import LoadReport
 from nl_detectron.predictor import load_weights
 
@@ -93,11 +94,11 @@ def _difference(ours: Tensor | None, theirs: Tensor | None) -> str:
     return f"{(ours.double() - theirs.double()).abs().max().item():.3g}"
 
 
-def _images(cfg: CfgNode, files: list[Path], count: int) -> list[dict[str, object]]:
+def _images(cfg: CfgNode, files: list[str], count: int) -> list[dict[str, object]]:
     if files:
-        return [{"file_name": str(file)} for file in files]
+        return [{"file_name": str(file)} for file in find_images(files)]
     if not cfg.DATASETS.TEST:
-        raise UserError("DATASETS.TEST must name a data set, or --image an image; got neither.")
+        raise UserError("DATASETS.TEST must name a data set, or --input an image; got neither.")
     name = cfg.DATASETS.TEST[0]
     check_dataset("DATASETS.TEST", name)
     keep = ("file_name", "height", "width", "image_id")
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=4, help="how many of DATASETS.TEST (default: %(default)s)"
     )
-    parser.add_argument("--image", type=Path, action="append", default=[], help="a file; may be repeated")
+    parser.add_argument("--input", nargs="+", default=[], metavar="FILES", help="images, folders, patterns")
     parser.add_argument(
         "--allow-mismatch",
         action="store_true",
@@ -123,7 +124,7 @@ def main() -> None:
             raise UserError("MODEL.WEIGHTS must be a checkpoint of the baseline; got none.")
         if args.images < 1:
             raise UserError(f"--images must be at least 1; got {args.images}.")
-        images = _images(cfg, args.image, args.images)
+        images = _images(cfg, args.input, args.images)
         model, baseline = build_pair(cfg, args.allow_mismatch)
         mapper = DatasetMapper(cfg, is_train=False)
         rows = []

@@ -3,7 +3,7 @@
 Each file is loaded again and compared with eager PyTorch, at other sizes too, before it gets its name.
 
     python tools/export.py --config-file CONFIG --format torchscript-script --output model.ts \\
-        --image IMAGE MODEL.WEIGHTS model_final.pth
+        --input IMAGE MODEL.WEIGHTS model_final.pth
     python tools/export.py --config-file CONFIG --format onnx-block --output FOLDER \\
         MODEL.WEIGHTS model_final.pth
 """
@@ -26,7 +26,9 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--format", required=True, help=", ".join(FORMATS))
     parser.add_argument("--output", type=Path, required=True, help="file; for onnx-block a folder")
-    parser.add_argument("--image", type=Path, help="what TorchScript is checked on; noise by default")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE", help="the image TorchScript is checked on; noise by default"
+    )
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
     )
@@ -38,7 +40,7 @@ def main() -> None:
         cfg.MODEL.DEVICE = "cpu"
         check_model(cfg, args.format)
         check_output(args.output, args.format)
-        run(cfg, args.format, args.output, args.image, args.allow_mismatch)
+        run(cfg, args.format, args.output, args.input, args.allow_mismatch)
 
 
 def run(

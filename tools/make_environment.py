@@ -10,6 +10,7 @@ of constraints.txt, with the pure-Python Detectron2 0.5 of install_detectron2.py
 
 from __future__ import annotations
 
+import argparse
 import site
 import subprocess
 import sys
@@ -64,9 +65,11 @@ def create(environment: Path) -> None:
 def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
         sys.exit(f"error: Python must be 3.11 or newer; this is {sys.version.split()[0]}")
-    if len(sys.argv) != 2:
-        sys.exit("error: give the folder of the environment, e.g. .venv")
-    environment = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("environment", type=Path, help="its folder, made if it is not there")
+    environment = parser.parse_args().environment
     python = environment / "bin" / "python"
     if not has_pip(python):
         create(environment)

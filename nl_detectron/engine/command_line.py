@@ -163,7 +163,9 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
 
 def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Move what is in `--input` from the first key of the config on to the keys, unless it is a file."""
-    inputs, keys = getattr(args, "input", None) or [], dict(flat_pairs(cfg))
+    inputs, keys = getattr(args, "input", None), dict(flat_pairs(cfg))
+    if not isinstance(inputs, list):  # a tool with one input, or none
+        return
     first = next((k for k, word in enumerate(inputs) if word in keys and not os.path.exists(word)), None)
     if first is not None:
         args.input, args.opts = inputs[:first], inputs[first:] + args.opts

@@ -58,7 +58,7 @@ def test_new_blocks_change_nothing(config: str, compared: str, check: Check, tmp
 
 def test_an_image_of_the_users(check: Check, shapes_root: Path, tmp_path: Path) -> None:
     file = shapes_root / "shapes" / "train" / "000000000003.jpg"
-    code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), "--image", str(file))
+    code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), "--input", str(file))
     assert code == 0
     assert "| 000000000003.jpg |" in printed
 
@@ -112,5 +112,5 @@ def test_what_is_refused(check: Check, tmp_path: Path) -> None:
     assert code.startswith("error: MODEL.WEIGHTS must be a checkpoint of the baseline")
     code, _ = check(KEYPOINT, tmp_path / "baseline.pth")
     assert code.startswith("error: MODEL.WEIGHTS must hold this model")
-    code, _ = check(MASK, tmp_path / "baseline.pth", "--image", "no.jpg")
-    assert code == "error: [Errno 2] No such file or directory: 'no.jpg'"
+    code, _ = check(MASK, tmp_path / "baseline.pth", "--input", "no.jpg")
+    assert code == "error: --input must be images, folders or patterns; there is no 'no.jpg'."

@@ -168,7 +168,7 @@ def test_comparing_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare_all([none, some], [none, some]) == 0.0
     assert "nothing is compared" not in capsys.readouterr().out
     assert compare_all([none, none], [none, none]) == 0.0
-    assert "nothing is compared: give another --image" in capsys.readouterr().out
+    assert "nothing is compared: give another --input" in capsys.readouterr().out
 
 
 def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, photo: np.ndarray, tmp_path: Path) -> None:

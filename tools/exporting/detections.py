@@ -32,7 +32,7 @@ def clipped(fields: Detections, image: Tensor) -> Detections:
 def compare_all(found: list[Detections], expected: list[Detections]) -> float:
     """The largest difference over several images; and a word of caution if all of them are empty."""
     if not any(len(fields["scores"]) for fields in expected):
-        print("nothing is detected, so nothing is compared: give another --image", flush=True)
+        print("nothing is detected, so nothing is compared: give another --input", flush=True)
     return max(compare(*pair) for pair in zip(found, expected, strict=True))
 
 

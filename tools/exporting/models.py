@@ -67,10 +67,10 @@ def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
         Two (3, H, W) of float32 from 0 to 255, their channels in the order of INPUT.FORMAT.
     """
     if path is None:
-        print("no --image: checked on noise, in which a trained model may find nothing")
+        print("no --input: checked on noise, in which a trained model may find nothing")
         pixels = torch.randint(0, 256, NOISE, generator=torch.Generator().manual_seed(0)).byte().numpy()
     else:
-        with reported_as_user_errors(f"--image {str(path)!r} cannot be read"):
+        with reported_as_user_errors(f"--input {str(path)!r} cannot be read"):
             pixels = detection_utils.read_image(str(path), format=cfg.INPUT.FORMAT)
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     pixels = resize.get_transform(pixels).apply_image(pixels)

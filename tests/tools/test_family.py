@@ -1,0 +1,77 @@
+"""What all programs of the project have in common."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from runs import ROOT
+
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+OF_A_MODEL = [tool for tool in TOOLS if "tool_parser(" in tool.read_text()]
+SAME_MEANING = {
+    "--config-file": "a config",
+    "--format": "",
+    "--output": "",
+    "--input": "",
+    "--seed": "",
+    "--device": "",
+    "--allow-mismatch": "weights that lack tensors of the model",
+    "--confidence-threshold": "of the least sure detections",
+}
+
+
+def run(tool: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """Run a program in this process; what it exits with."""
+    monkeypatch.setattr(sys, "argv", [str(tool), *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(tool), run_name="__main__")
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_help_has_an_example(
+    tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tool, monkeypatch, "--help") == 0
+    assert re.search(rf"^    python3? tools/{tool.name} \S", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_an_unknown_flag(
+    tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tool, monkeypatch, "--no-such-flag") == 2
+    assert "usage: " in capsys.readouterr().err
+
+
+def test_these_are_the_tools_of_a_model() -> None:
+    names = "analyze check_identity demo export visualize_attention"
+    assert [tool.stem for tool in OF_A_MODEL] == names.split()
+
+
+@pytest.mark.parametrize("keys", [["KEY", "1"], ["--opts", "KEY", "1"]], ids=["bare", "opts"])
+@pytest.mark.parametrize("tool", OF_A_MODEL, ids=lambda tool: tool.name)
+def test_keys_of_the_config_go_last(tool: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+    others = {"demo": ["--input", "a.jpg"], "export": ["--format", "onnx-block"]}
+    others["visualize_attention"] = others["demo"]
+    output = [] if tool.stem in ("analyze", "check_identity") else ["--output", "somewhere"]
+    flags = ["--config-file", config, *others.get(tool.stem, []), *output]
+    keys = ["MODEL.NON_LOCAL.REDUKTION" if key == "KEY" else key for key in keys]
+    error = run(tool, monkeypatch, *flags, *keys)
+    assert error.startswith("error: ")
+    assert "'MODEL.NON_LOCAL.REDUKTION' must be a key" in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("tool", OF_A_MODEL, ids=lambda tool: tool.name)
+def test_a_config_that_is_not_there(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ["--input", "a.jpg"] if tool.stem in ("demo", "visualize_attention") else []
+    flags += ["--format", "onnx-block"] if tool.stem == "export" else []
+    flags += [] if tool.stem in ("analyze", "check_identity") else ["--output", "somewhere"]
+    assert run(tool, monkeypatch, "--config-file", "no.yaml", *flags) == (
+        "error: --config-file must be a file or a config of nl_detectron; got 'no.yaml'. "
+        "The configs are in configs/."
+    )
