@@ -35,7 +35,7 @@ def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Pictu
     Returns:
         As `shapes.draw_image` does, twice.
     """
-    image = np.full((side, side, 3), rng.integers(190, 250, 3), np.uint8)
+    image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
     rows = ((0,), (1,), (0, 1))[rng.integers(3)]
     figures = [_figure(rng, side, row, inwards) for row in rows]
