@@ -3,8 +3,8 @@
 The colour of a disc does: red, and the figures are seen from the front, so that their left is at the right of
 the picture; blue, and they are seen from the back. The disc is at the other side of the picture ("far") or,
 as a control, beside each figure ("near"). Pictures come in pairs that differ in the disc's colour alone, so
-that each crop without the disc is there with both labels. Mirrored, with left and right swapped, a picture
-still obeys the rule.
+that each crop without the disc is there with both labels; nothing but the disc has a colour. Mirrored, with left
+and right swapped, a picture still obeys the rule.
 
 All lengths are fractions of the picture's side.
 """
