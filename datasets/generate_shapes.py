@@ -16,7 +16,8 @@ control, with the disc beside each figure; --preview FILE shows both.
 import argparse
 from pathlib import Path
 
-from nl_detectron.data import MODES, dataset_name, datasets_root, write_preview, write_shapes
+from nl_detectron.data import MODES, dataset_name, datasets_root, write_shapes
+from nl_detectron.data.preview import write_preview
 from nl_detectron.errors import one_line_errors
 
 

@@ -6,7 +6,6 @@ Importing it registers the drawn one with Detectron2.
 from .builtin import datasets_root, register_shapes
 from .checks import check_records
 from .coco_format import MODES, dataset_name, write_shapes
-from .preview import write_preview
 from .register import add_register_coco, register_coco, register_from
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "register_coco",
     "register_from",
     "register_shapes",
-    "write_preview",
     "write_shapes",
 ]
 

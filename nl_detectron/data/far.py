@@ -3,8 +3,8 @@
 The colour of a disc does: red, and the figures are seen from the front, so that their left is at the right of
 the picture; blue, and they are seen from the back. The disc is at the other side of the picture ("far") or,
 as a control, beside each figure ("near"). Pictures come in pairs that differ in the disc's colour alone, so
-that each crop without the disc is there with both labels. Mirrored, with left and right swapped, a picture
-still obeys the rule.
+that each crop without the disc is there with both labels; all but the disc is grey. Mirrored, with left and
+right swapped, a picture still obeys the rule.
 
 All lengths are fractions of the picture's side.
 """
@@ -35,13 +35,13 @@ def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Pictu
     Returns:
         As `shapes.draw_image` does, twice.
     """
-    image = np.full((side, side, 3), rng.integers(190, 250, 3), np.uint8)
+    image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
     rows = ((0,), (1,), (0, 1))[rng.integers(3)]
     figures = [_figure(rng, side, row, inwards) for row in rows]
     for figure in figures:
         image[figure.mask] = rng.integers(0, 110)
-    far = _far(rng, side, inwards)
+    far = _far(rng, side, inwards)  # for near ones too, so that what is random after it is the same
     discs = [_beside(figure, inwards) for figure in figures] if near else [far]
     noise = rng.normal(0, 5, image.shape)
     one, other = CATEGORIES[:: rng.choice((1, -1))]
@@ -51,10 +51,9 @@ def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Pictu
 def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Drawn:
     """A figure in the upper (0) or lower (1) half of the strip, entirely."""
     cell = np.zeros((side, side), bool)
-    columns = slice(2, int(_STRIP * side))
-    cell[row * side // 2 + 2 : (row + 1) * side // 2 - 2, columns] = True
+    cell[row * side // 2 + 2 : (row + 1) * side // 2 - 2, 2 : int(_STRIP * side)] = True
     cell = cell[:, ::inwards]
-    while True:
+    while True:  # until a pose fits, about the fifth one
         height = rng.uniform(0.28, 0.38) * side
         x = rng.uniform(0.4, 0.6) * _STRIP * side
         y = (row / 2 + rng.uniform(0.02, 0.1)) * side
