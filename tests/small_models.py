@@ -1,9 +1,13 @@
 """ResNets and keypoint heads with few channels, and the order of their children."""
 
+from detectron2.data.transforms import Augmentation
+from detectron2.engine import DefaultPredictor
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
+
+from nl_detectron import get_cfg
 
 BLOCKS_PER_STAGE = {
     18: [2, 2, 2, 2],
@@ -51,3 +55,12 @@ def head(convolutions: int = 8) -> KRCNNConvDeconvUpsampleHead:
 
 def order(stage: nn.Sequential) -> list[str]:
     return [name for name, _ in stage.named_children()]
+
+
+def predictor(model: nn.Module, resize: Augmentation, input_format: str = "BGR") -> DefaultPredictor:
+    """Detectron2's, of a model that is there."""
+    made = DefaultPredictor.__new__(DefaultPredictor)
+    made.cfg = get_cfg()
+    made.cfg.MODEL.DEVICE = "cpu"
+    made.model, made.aug, made.input_format = model, resize, input_format
+    return made

@@ -30,7 +30,7 @@ from nl_detectron.modeling import non_local_blocks
 from nl_detectron.predictor import Predictor
 
 
-def blocks_of(predictor: Predictor, endings: Sequence[str]) -> list[str]:
+def chosen_blocks(predictor: Predictor, endings: Sequence[str]) -> list[str]:
     """The names of the blocks to show: all, or those that end as asked for.
 
     Raises:
@@ -48,16 +48,12 @@ def blocks_of(predictor: Predictor, endings: Sequence[str]) -> list[str]:
 def find_queries(
     observation: Observation, points: list[tuple[int, int]], detections: int, metadata: Metadata
 ) -> Iterator[queries.Query]:
-    """Those at the points, and those of the first detections.
-
-    Raises:
-        UserError: if a point is not in the image.
-    """
-    height, width = observation.image.shape[:2]
+    """Those at the points, and those of the first detections."""
     for x, y in points:
-        if not (0 <= x < width and 0 <= y < height):
-            raise UserError(f"--point must lie in the image of {width} x {height} pixels; got {x},{y}.")
-        yield from queries.at_point(observation, x, y)
+        found = queries.at_point(observation, x, y)
+        yield from found
+        if not found:
+            tqdm.write(f"point {x},{y} lies in no detected region, which is all that these blocks see")
     found = 0 if observation.instances is None else len(observation.instances)
     if found < detections:
         tqdm.write(f"{found} of {detections} detections to show: see --confidence-threshold")
@@ -80,7 +76,7 @@ def main() -> None:
         set_confidence_threshold(cfg, args.confidence_threshold, given)
         predictor = Predictor(cfg, args.allow_mismatch)
         print(predictor.report)
-        blocks = blocks_of(predictor, args.block)
+        blocks = chosen_blocks(predictor, args.block)
         if predictor.report.new_blocks and not args.allow_mismatch:
             raise UserError(
                 f"MODEL.WEIGHTS must have the weights of the blocks; {cfg.MODEL.WEIGHTS!r} has not those of "
@@ -90,6 +86,7 @@ def main() -> None:
         rows = []
 
         def visualize(path: Path, image: np.ndarray) -> None:
+            _check_points(args.point, path, image)
             seen = observe(predictor, image)
             fields = [field for field in seen.fields if field.name in blocks]
             seen = Observation(image, seen.instances, fields)
@@ -99,7 +96,9 @@ def main() -> None:
         try:
             use_images(images, visualize)
         finally:
-            print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
+            if rows:
+                print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
+                print(f"written: {args.output}")
 
 
 def _write(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
@@ -109,9 +108,9 @@ def _write(seen: Observation, path: Path, metadata: Metadata, args: argparse.Nam
         unfinished.write_text(page, encoding="utf-8")
     groups: dict[str, list[queries.Query]] = {}
     for query in find_queries(seen, args.point, args.detections, metadata):
-        groups.setdefault(f"{path.stem}.{query.field.name}.{query.group}", []).append(query)
-    for name, group in groups.items():
-        file = re.sub(r"[^\w,.-]+", "_", name) + ".png"  # names of classes may have any letters
+        group = re.sub(r"[^\w,.-]+", "_", query.group)  # names of classes may have any letters
+        groups.setdefault(f"{path.stem}.{query.field.name}.{group}.png", []).append(query)
+    for file, group in groups.items():
         with written_whole(args.output / file) as unfinished:
             draw_queries(seen.image, group).savefig(unfinished, format="png")
 
@@ -122,9 +121,16 @@ def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, obje
         fields = [field for field in seen.fields if field.name == name]
         yield {
             "block": name,
-            "query dependence": np.mean([field.query_dependence() for field in fields]) if fields else None,
-            "change of x": np.mean([field.change() for field in fields]) if fields else None,
+            "query dependence": np.mean([field.query_dependence for field in fields]) if fields else None,
+            "change of x": np.mean([field.change for field in fields]) if fields else None,
         }
+
+
+def _check_points(points: list[tuple[int, int]], path: Path, image: np.ndarray) -> None:
+    height, width = image.shape[:2]
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(f"--point must lie in {str(path)!r} of {width} x {height} pixels; got {x},{y}.")
 
 
 def _check_names(images: list[Path]) -> None:

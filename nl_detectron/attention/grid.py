@@ -6,6 +6,7 @@ Detectron2's ROIAlign reads a map. A position j after 2x2 pooling covers the 2 x
 pooled from; the last row or column of an odd side is in none.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +26,11 @@ class Grid:
 
     def position_at(self, x: float, y: float) -> int | None:
         """The position i, row by row, at a point of the image; None outside of the map."""
-        row, column = (y - self.top) // self.height, (x - self.left) // self.width
+        # Not `//`, which may be less on the border of two positions: 1 // 0.1 is 9.0.
+        row, column = math.floor((y - self.top) / self.height), math.floor((x - self.left) / self.width)
         if not (0 <= row < self.rows and 0 <= column < self.columns):
             return None
-        return int(row) * self.columns + int(column)
-
-    def centre(self, position: int) -> tuple[float, float]:
-        """The point (x, y) in the middle of a position i."""
-        row, column = divmod(position, self.columns)
-        return self.left + (column + 0.5) * self.width, self.top + (row + 0.5) * self.height
+        return row * self.columns + column
 
     def pooled_centre(self, position: int) -> tuple[float, float]:
         """The point (x, y) in the middle of a position j."""
@@ -53,8 +50,8 @@ class Grid:
             (height, width), in float64.
         """
         down, across = self.pooled
-        rows = (np.arange(height) + 0.5 - self.top) // (self.height * down)
-        columns = (np.arange(width) + 0.5 - self.left) // (self.width * across)
+        rows = np.floor((np.arange(height) + 0.5 - self.top) / self.height) // down
+        columns = np.floor((np.arange(width) + 0.5 - self.left) / self.width) // across
         is_row = (rows >= 0) & (rows < weights.shape[0])
         is_column = (columns >= 0) & (columns < weights.shape[1])
         painted = np.full((height, width), np.nan)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,9 +37,12 @@ class Field:
         """Whether the weights are no probabilities: dot product and concatenation."""
         return "gaussian" not in self.block.pairwise
 
+    @cached_property
     def query_dependence(self) -> float:
+        """As the function of that name."""
         return query_dependence(self.block, self.x)
 
+    @cached_property
     @torch.no_grad()
     def change(self) -> float:
         """|W_z y| / |x|: how much of x the block adds to it. 0 for a new block, which is the identity."""
@@ -59,39 +63,54 @@ def observe(predictor: DefaultPredictor, image: np.ndarray) -> Observation:
     """Run a detector on an image and keep what goes into its non-local blocks.
 
     Args:
-        predictor: Detectron2's or ours; used are its `model`, `aug` and `input_format`.
+        predictor: Detectron2's or ours: takes an image, and has its model as `model`.
         image: (H, W, 3) of uint8, BGR.
     """
     model, (height, width) = predictor.model, image.shape[:2]
-    ordered = image if predictor.input_format == "BGR" else image[:, :, ::-1]
-    resized = predictor.aug.get_transform(ordered).apply_image(ordered)
-    tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype("float32"))
-    with _recorded(model) as (inputs, boxes):
-        (output,) = model([{"image": tensor, "height": height, "width": width}])
-    to_image = (width / resized.shape[1], height / resized.shape[0])
-    fields = [
-        *_in_backbone(model, inputs, to_image),
-        *_in_heads(model, inputs, boxes, to_image, (height, width)),
-    ]
+    with _recorded(model) as seen:
+        output = predictor(image)
+    to_image = (width / seen.size[1], height / seen.size[0])
+    fields = [*_in_backbone(model, seen.inputs, to_image)]
+    if seen.boxes is not None:
+        fields += _in_head(model, seen.inputs, seen.boxes, to_image, (height, width))
     instances = output["instances"].to("cpu") if "instances" in output else None
     return Observation(image, instances, fields)
 
 
+@dataclass
+class _Seen:
+    """What goes into each block, the boxes that go into a keypoint head, and the size of what is resized."""
+
+    inputs: dict[NonLocalBlock, Tensor] = field(default_factory=dict)
+    boxes: Boxes | None = None
+    size: torch.Size | None = None
+
+
 @contextmanager
-def _recorded(model: nn.Module) -> Iterator[tuple[dict[NonLocalBlock, Tensor], list[Boxes]]]:
-    """What goes into each block within it, and the boxes that go into a keypoint head."""
-    inputs, boxes = {}, []
+def _recorded(model: nn.Module) -> Iterator[_Seen]:
+    """Notes what goes through a model within it."""
+    seen = _Seen()
+
+    def note_size(_: nn.Module, args: tuple) -> None:
+        seen.size = args[0][0]["image"].shape[1:]
+
+    def note_boxes(_: nn.Module, args: tuple) -> None:
+        seen.boxes = args[1][0].clone()  # as Detectron2 scales them in place afterwards
+
+    def note_input(block: nn.Module, args: tuple) -> None:
+        seen.inputs[block] = args[0]
+
     with ExitStack() as hooks:
+        hooks.callback(model.register_forward_pre_hook(note_size).remove)
         for _, block in non_local_blocks(model):
-            hook = block.register_forward_pre_hook(lambda block, args: inputs.__setitem__(block, args[0]))
-            hooks.callback(hook.remove)
-        for module in (module for module in model.modules() if hasattr(module, "keypoint_pooler")):
-            # A copy, as Detectron2 scales them in place afterwards.
-            hook = module.keypoint_pooler.register_forward_pre_hook(
-                lambda _, args: boxes.append(args[1][0].clone())
-            )
-            hooks.callback(hook.remove)
-        yield inputs, boxes
+            hooks.callback(block.register_forward_pre_hook(note_input).remove)
+        for heads in _with_keypoint_head(model):
+            hooks.callback(heads.keypoint_pooler.register_forward_pre_hook(note_boxes).remove)
+        yield seen
+
+
+def _with_keypoint_head(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if hasattr(module, "keypoint_pooler"))
 
 
 def _in_backbone(
@@ -105,24 +124,22 @@ def _in_backbone(
         )
 
 
-def _in_heads(
+def _in_head(
     model: nn.Module,
     inputs: dict[NonLocalBlock, Tensor],
-    boxes: list[Boxes],
+    boxes: Boxes,
     to_image: tuple[float, float],
     size: tuple[int, int],
 ) -> Iterator[Field]:
     """The blocks of a keypoint head, for each region in the order of the detections."""
-    if not boxes:
-        return
-    in_image = boxes[0].clone()
+    in_image = boxes.clone()
     in_image.scale(*to_image)
     clipped = in_image.clone()
     clipped.clip(size)
     kept = clipped.nonempty().nonzero().flatten().tolist()  # as Detectron2 keeps detections
-    in_backbone = {block for block, _ in strides_in_resnets(model)}
+    in_heads = {block for heads in _with_keypoint_head(model) for _, block in non_local_blocks(heads)}
     for name, block in non_local_blocks(model):
-        if block in in_backbone or block not in inputs:
+        if block not in in_heads:
             continue
         for detection, region in enumerate(kept):
             x = inputs[block][region : region + 1]

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from .observe import Field, Observation
-from .pictures import ARROWS, describe
+from .pictures import describe, strongest
 from .queries import label_of
 
 MAP_BYTES = 16 * 2**20  # what the maps of one field may take: a byte for each position i and j
@@ -29,7 +29,6 @@ def attention_page(observation: Observation, title: str, classes: Sequence[str] 
     """
     content = {
         "title": title,
-        "arrows": ARROWS,
         "image": _jpeg(observation.image),
         "width": observation.image.shape[1],
         "height": observation.image.shape[0],
@@ -49,7 +48,8 @@ def _field(field: Field) -> dict[str, object]:
     step = math.ceil(math.sqrt(grid.rows * grid.columns * m / MAP_BYTES))
     rows, columns = range(step // 2, grid.rows, step), range(step // 2, grid.columns, step)
     rows, columns = rows or range(1), columns or range(1)
-    maps, scales = zip(*(_rounded(field, row, columns) for row in rows), strict=True)
+    weights = field.rows([row * grid.columns + column for row in rows for column in columns])
+    maps, scales = _rounded(weights.reshape(len(weights), -1), field.is_signed)
     return {
         "name": field.name,
         "detection": field.detection,
@@ -62,15 +62,16 @@ def _field(field: Field) -> dict[str, object]:
         "pooled": grid.pooled,
         "step": step,
         "asked": [len(rows), len(columns)],
-        "maps": _base64(np.concatenate(maps)),
-        "scales": _base64(np.concatenate(scales)),
+        "maps": _base64(maps),
+        "scales": _base64(scales),
+        # In bytes many weights are the same.
+        "strongest": _base64(np.array([strongest(row) for row in weights], "<u4")),
     }
 
 
-def _rounded(field: Field, row: int, columns: range) -> tuple[np.ndarray, np.ndarray]:
-    """The maps of some positions of a row in whole numbers of a byte (K, M), and what 1 is in each (K,)."""
-    weights = field.rows([row * field.grid.columns + column for column in columns]).reshape(len(columns), -1)
-    dtype, largest = (np.int8, 127) if field.is_signed else (np.uint8, 255)
+def _rounded(weights: np.ndarray, is_signed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K, M) in whole numbers of a byte, and what 1 is in each of them (K,)."""
+    dtype, largest = (np.int8, 127) if is_signed else (np.uint8, 255)
     scales = (np.abs(weights).max(1) / largest).astype("<f4")
     safe = np.where(scales > 0, scales, 1)[:, None]
     return np.clip(np.rint(weights / safe), -largest, largest).astype(dtype), scales

@@ -16,7 +16,7 @@ MARGIN = 0.1  # of a detection's box, around it
 
 
 def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
-    """For each query of one block its arrows, and beside them its heat map.
+    """For each query of one field its arrows, and beside them its heat map.
 
     Args:
         image: (H, W, 3) of uint8, BGR.
@@ -33,8 +33,9 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     figure.suptitle(f"{field.name} ({field.block.extra_repr()})\n{describe(field)}", fontsize=9)
     panels = figure.subplots(down, 2 * across, squeeze=False).flatten()
     for query, arrows, heat in zip(queries, panels[::2], panels[1::2], strict=False):
-        _draw_arrows(arrows, image, query)
-        _draw_heat(heat, image, query)
+        weights = query.weights()
+        _draw_arrows(arrows, image, query, weights)
+        _draw_heat(heat, image, query, weights)
     for panel in panels[2 * len(queries) :]:
         panel.set_visible(False)
     for panel in panels:
@@ -45,8 +46,8 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
 def describe(field: Field) -> str:
     """How far the maps of a field depend on the position, and how much of x the block adds to it."""
     return (
-        f"query dependence {field.query_dependence():.3f} (0: all positions attend alike); "
-        f"the block changes x by {field.change():.1%}"
+        f"query dependence {field.query_dependence:.3f} (0: all positions attend alike); "
+        f"the block changes x by {field.change:.1%}"
     )
 
 
@@ -55,8 +56,8 @@ def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
     return np.argsort(-np.abs(weights).flatten(), kind="stable")[:count]
 
 
-def _draw_arrows(panel: Axes, image: np.ndarray, query: Query) -> None:
-    weights, grid = query.weights().flatten(), query.field.grid
+def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
+    weights, grid = weights.flatten(), query.field.grid
     panel.imshow(image[:, :, ::-1], extent=(0, image.shape[1], image.shape[0], 0))
     highest = np.abs(weights).max() or 1.0
     for j in strongest(weights)[::-1]:
@@ -79,8 +80,8 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query) -> None:
     panel.set_title(query.label, fontsize=9)
 
 
-def _draw_heat(panel: Axes, image: np.ndarray, query: Query) -> None:
-    weights, (height, width) = query.weights(), image.shape[:2]
+def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
+    height, width = image.shape[:2]
     extent = (0, width, height, 0)
     panel.imshow(image.mean(2), extent=extent, cmap="gray", vmin=-255, vmax=255)  # pale
     limit = float(np.abs(weights).max()) or 1.0
@@ -96,7 +97,8 @@ def _draw_heat(panel: Axes, image: np.ndarray, query: Query) -> None:
         interpolation="nearest",
     )
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
-    panel.set_title(f"largest {limit:.2g}; alike for all: {1 / weights.size:.2g}", fontsize=9)
+    largest = f"largest {weights.flat[np.abs(weights).argmax()]:.2g}"
+    panel.set_title(largest if is_signed else f"{largest}; alike for all: {1 / weights.size:.2g}", fontsize=9)
     panel.figure.colorbar(heat, ax=panel, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
 
 

@@ -37,11 +37,12 @@ class Query(NamedTuple):
 def at_point(observation: Observation, x: int, y: int) -> list[Query]:
     """The queries at the middle of pixel (x, y): one for each field that has it."""
     point = x + 0.5, y + 0.5
-    return [
-        Query(f"point {x},{y}", "", *point, field)
-        for field in observation.fields
-        if field.grid.position_at(*point) is not None
-    ]
+    seen_by = [field for field in observation.fields if field.grid.position_at(*point) is not None]
+    return [Query(f"point {x},{y}{_within(field)}", "", *point, field) for field in seen_by]
+
+
+def _within(field: Field) -> str:
+    return "" if field.detection is None else f" in detection {field.detection + 1}"
 
 
 def of_detection(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nl_detectron.layers import NonLocalBlock
 
-ROWS_AT_A_TIME = 2**22  # values of the matrix that are held at a time
+VALUES_AT_A_TIME = 2**22  # values of the matrix that are held at a time
 
 
 @torch.no_grad()
@@ -36,9 +36,9 @@ def query_dependence(block: NonLocalBlock, x: Tensor) -> float:
 
         1/N^2 sum_i sum_i' (1 - cos(row_i, row_i')) / 2,
 
-    0 if all positions attend alike, 1/2 if no two look at the same; above that only with signed weights. Rows
-    of zeros, which a ReLU can leave, are like each other and unlike all others. The mean over B images or
-    regions.
+    0 if all positions attend alike, near 1/2 if no two look at the same; above that only with signed
+    weights. Rows of zeros, which a ReLU can leave, are like each other and unlike all others. The mean over B
+    images or regions.
 
     Args:
         x: (B, C, *S), what goes into the block; B and N at least 1.
@@ -46,7 +46,7 @@ def query_dependence(block: NonLocalBlock, x: Tensor) -> float:
     theta, phi, _ = _embed(block, x)
     batch, n, m = theta.shape[0], theta.shape[2], phi.shape[2]
     total, zeros = phi.new_zeros(batch, m, dtype=torch.float64), phi.new_zeros(batch)
-    for some in theta.split(max(1, ROWS_AT_A_TIME // (batch * m)), dim=2):
+    for some in theta.split(max(1, VALUES_AT_A_TIME // (batch * m)), dim=2):
         rows = _rows(block, some, phi)  # (B, rows, M)
         total += torch.nn.functional.normalize(rows, dim=2, eps=torch.finfo(rows.dtype).tiny).sum(1)
         zeros += (rows == 0).all(2).sum(1)

@@ -20,11 +20,18 @@ def test_position_at(x: float, y: float, position: int | None) -> None:
     assert GRID.position_at(x, y) == position
 
 
-def test_centres() -> None:
-    assert GRID.centre(0) == (6, 4)
-    assert GRID.centre(8) == (36, 8)  # row 1, column 3
+def test_a_border_belongs_to_the_position_after_it() -> None:
+    """Also where the sides are no round numbers: 320 is the border of 9 positions of 16 * 640 / 288."""
+    grid = Grid(left=0, top=0, width=16 * 640 / 288, height=9, rows=1, columns=18, pooled=(1, 1))
+    assert grid.position_at(320, 1) == 9
+    grid = Grid(left=0, top=0, width=4 * 612 / 800, height=9, rows=1, columns=200, pooled=(1, 1))
+    assert grid.position_at(76.5, 1) == 25  # the middle of pixel 76
+    assert grid.paint(np.arange(200.0)[None], 1, 612)[0, 76] == 25
+
+
+def test_the_middle_of_pooled_positions() -> None:
+    assert GRID.pooled_centre(0) == (11, 6)
     assert GRID.pooled_centre(1) == (31, 6)  # of positions 2, 3 and 7, 8
-    assert all(GRID.position_at(*GRID.centre(i)) == i for i in range(15))
 
 
 def test_paint_leaves_what_no_pooled_position_covers() -> None:

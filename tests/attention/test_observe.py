@@ -1,20 +1,22 @@
 """From a pixel of the image through resizing, padding, stride and subsampling to a position, and back."""
 
-import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.transforms import Augmentation, ResizeShortestEdge
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.layers import CNNBlockBase
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import ResNet
-from detectron2.structures import ImageList
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from small_models import predictor
 from torch import Tensor, nn
 
-from nl_detectron import insert_non_local
+from nl_detectron import NonLocalBlock, insert_non_local
 from nl_detectron.attention import observe, queries
 from nl_detectron.modeling import non_local_blocks
 
@@ -50,11 +52,6 @@ def planted(height: int, width: int, rectangle: tuple[slice, slice]) -> np.ndarr
     image = np.zeros((height, width, 3), np.uint8)
     image[rectangle] = 255
     return image
-
-
-def predictor(model: nn.Module, resize: Augmentation, input_format: str = "BGR") -> SimpleNamespace:
-    """What `observe` needs of a DefaultPredictor."""
-    return SimpleNamespace(model=model, aug=resize, input_format=input_format)
 
 
 @pytest.mark.parametrize("subsample", ["input", "embedding", "none"])
@@ -95,7 +92,6 @@ def test_every_corner_pixel_has_a_position_and_its_own() -> None:
     seen = observe(predictor(model, ResizeShortestEdge(90, 10**6)), planted(90, 150, np.s_[:1, :1]))
     at = {xy: queries.at_point(seen, *xy)[0].position for xy in [(0, 0), (149, 0), (0, 89), (149, 89)]}
     assert list(at.values()) == [0, 9, 50, 59]  # of 6 x 10
-    assert seen.fields[0].grid.position_at(*seen.fields[0].grid.centre(9)) == 9
 
 
 def test_channels_are_in_the_order_the_model_wants() -> None:
@@ -137,25 +133,66 @@ def test_the_fields_of_a_keypoint_head_are_the_boxes_of_the_detections(
         assert corners == pytest.approx((left, top, right, bottom), abs=1e-3)
 
 
-def test_a_planted_region_goes_with_its_detection(keypoint_model: nn.Module, photo: np.ndarray) -> None:
-    """What each field holds is what the head made of that box alone."""
-    seen = observe(predictor(keypoint_model, ResizeShortestEdge(96, 640)), photo)
-    first = next(name for name, _ in non_local_blocks(keypoint_model))
-    maps = [field.x for field in seen.fields if field.name == first]
-    assert all(x.shape == (1, 64, 14, 14) for x in maps)
-    assert not any(torch.equal(maps[0], other) for other in maps[1:])
-    points = seen.instances.pred_keypoints[2]
-    asked = queries.of_detection(seen, 2, ["person"], [f"part {k}" for k in range(17)])
-    assert {query.field.detection for query in asked} == {2}
-    assert asked[0].label == "person 3 part 0"
-    # The highest of a keypoint's heat map lies in its position of the head's map.
-    for query, (x, y) in zip(asked[:17], points[:, :2].tolist(), strict=True):
-        row, column = divmod(query.position, 14)
-        grid = query.field.grid
-        assert (math.floor((y - grid.top) / grid.height), math.floor((x - grid.left) / grid.width)) == (
-            row,
-            column,
-        )
+def test_a_field_is_what_the_head_makes_of_its_box(
+    keypoint_model: nn.Module, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Detectron2 drops a detection: the first one is made empty."""
+    heads = keypoint_model.roi_heads
+    forward_box, maps = heads._forward_box, {}
+
+    def with_an_empty_one(*args: object) -> list[Instances]:
+        found = forward_box(*args)
+        found[0].pred_boxes.tensor[0, 2] = found[0].pred_boxes.tensor[0, 0]
+        return found
+
+    monkeypatch.setattr(heads, "_forward_box", with_an_empty_one)
+    keypoint_model.backbone.register_forward_hook(lambda *args: maps.update(args[-1]))
+    resize = ResizeShortestEdge(96, 640)
+    seen = observe(predictor(keypoint_model, resize), photo)
+    assert len(seen.instances) == 3
+    name, block = next(non_local_blocks(keypoint_model))
+    inputs = []
+    block.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    boxes = resize.get_transform(photo).apply_box(seen.instances.pred_boxes.tensor.numpy())
+    for box in torch.as_tensor(boxes, dtype=torch.float32):
+        pooled = heads.keypoint_pooler([maps[m] for m in heads.keypoint_in_features], [Boxes(box[None])])
+        with torch.no_grad():
+            heads.keypoint_head.layers(pooled)
+    for field, x in zip([field for field in seen.fields if field.name == name], inputs, strict=True):
+        torch.testing.assert_close(field.x, x, atol=1e-3, rtol=1e-3)
+
+
+class Regions(nn.Module):
+    """A keypoint head on the pixels themselves, for one box."""
+
+    def __init__(self, box: list[float], subsample: str) -> None:
+        super().__init__()
+        self.keypoint_pooler = ROIPooler(14, [1.0], 0, "ROIAlignV2")
+        options = {"pairwise": "gaussian", "reduction": 3, "norm": "", "scale": False}
+        self.keypoint_head = NonLocalBlock(3, subsample=subsample, **options)
+        self.box = Boxes(torch.tensor([box]))
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        pixels = batched_inputs[0]["image"][None]
+        self.keypoint_head(self.keypoint_pooler([pixels], [self.box]))
+        found = Instances(pixels.shape[2:], pred_boxes=self.box.clone(), scores=torch.ones(1))
+        size = batched_inputs[0]["height"], batched_inputs[0]["width"]
+        return [{"instances": detector_postprocess(found, *size)}]
+
+
+@pytest.mark.parametrize("subsample", ["input", "none"])
+def test_a_planted_pattern_in_a_detection(subsample: str) -> None:
+    """A box of 112 x 70 pixels of an image that is shown half as large: its positions are 8 x 5 pixels."""
+    model = Regions([30.0, 10.0, 86.0, 45.0], subsample).eval()
+    pooled = 1 if subsample == "none" else 2
+    image = planted(
+        100, 200, np.s_[20 + 3 * 5 * pooled : 20 + 4 * 5 * pooled, 60 + 8 * pooled : 60 + 16 * pooled]
+    )
+    seen = observe(predictor(model, ResizeShortestEdge(50, 640)), image)
+    (query,) = queries.at_point(seen, 60 + 12 * pooled, 20 + 17 * pooled)
+    painted = query.field.grid.paint(query.weights(), 100, 200)
+    assert (painted > 0.5).tolist() == (image[:, :, 0] > 0).tolist()
+    assert np.isnan(painted).sum() == 100 * 200 - 112 * 70
 
 
 def test_a_box_is_asked_for_at_its_middle(mask_cfg: CfgNode, photo: np.ndarray) -> None:
@@ -178,8 +215,9 @@ def test_no_detection_is_no_field_of_the_head(keypoint_cfg: CfgNode, photo: np.n
 def test_a_new_block_changes_nothing(mask_cfg: CfgNode, photo: np.ndarray) -> None:
     model = build_model(mask_cfg).eval()
     (field,) = observe(predictor(model, ResizeShortestEdge(96, 640)), photo).fields
-    assert field.change() == 0
+    assert field.change == 0
     nn.init.constant_(field.block.out.norm.weight, 2.0)
+    field = replace(field)  # which has not looked yet
     difference = (field.block(field.x) - field.x).square().sum().sqrt() / field.x.square().sum().sqrt()
-    assert field.change() == pytest.approx(difference.item())
-    assert field.change() > 0
+    assert field.change == pytest.approx(difference.item())
+    assert field.change > 0

@@ -3,8 +3,8 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
+from small_models import predictor
 
 from nl_detectron import model_zoo
 from nl_detectron.attention import Observation, attention_page, observe, page
@@ -34,7 +35,7 @@ def look(config: str, image: np.ndarray, *options: object) -> Observation:
     cfg.merge_from_list(["TEST.DETECTIONS_PER_IMAGE", 3, "MODEL.RPN.POST_NMS_TOPK_TEST", 20, *options])
     torch.manual_seed(0)
     model = build_model(cfg).eval()
-    return observe(SimpleNamespace(model=model, aug=ResizeShortestEdge(192, 640), input_format="BGR"), image)
+    return observe(predictor(model, ResizeShortestEdge(192, 640)), image)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,10 @@ def test_click_holds_and_keys_step(photo: np.ndarray, opened: Callable) -> None:
     view = browser.find_element(By.ID, "view")
     view.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
     assert f"row {row + 1}, column {column + 1}." in said(browser)
+    assert browser.find_element(By.ID, "high").text
     view.send_keys(Keys.ESCAPE)
     assert said(browser) == "No position chosen."
+    assert not browser.find_element(By.ID, "high").text
     assert point(browser, *POINTS[2]).startswith("Position")
     point(browser, *POINTS[1], click=True)
     assert point(browser, *POINTS[1], click=True).startswith("Position")  # let go
@@ -144,10 +147,24 @@ def test_blocks_of_a_keypoint_head(photo: np.ndarray, opened: Callable) -> None:
     assert len(names) == 4
     field = seen.fields[-1]
     choice.select_by_visible_text(field.name)
-    x, y = field.grid.centre(100)
+    x, y = field.grid.left + 2.5 * field.grid.width, field.grid.top + 7.5 * field.grid.height
     told = point(browser, x / photo.shape[1], y / photo.shape[0])
     assert "if alike for all 49" in told  # 14 x 14, pooled to 7 x 7
     assert len(browser.execute_script("return content.detections")) == 3
+
+
+def test_the_arrows_of_a_flat_map_are_those_of_the_strongest(photo: np.ndarray, opened: Callable) -> None:
+    """Of which a byte knows only that all are the same."""
+    seen = look("mask_rcnn_R_18_FPN_nl_shapes.yaml", photo)
+    (field,) = seen.fields
+    torch.nn.init.normal_(field.block.theta.weight, std=1e-6)
+    torch.nn.init.zeros_(field.block.theta.bias)
+    weights = field.rows([0])[0].flatten()
+    assert weights.max() < 1.003 * weights.min()
+    browser = opened(seen)
+    point(browser, 0.001, 0.001)
+    drawn = browser.execute_script("return [...weightsOf(query).strongest]")
+    assert drawn == np.argsort(-weights, kind="stable")[:20].tolist()
 
 
 def test_nothing_detected(photo: np.ndarray, opened: Callable) -> None:
@@ -164,7 +181,7 @@ def test_a_large_map_has_every_so_many_positions(
     (field,) = seen.fields
     browser = opened(seen)
     told = point(browser, 0.5, 0.52)
-    step = int(re.search(r"every (\d+)th has a map", told).group(1))
+    step = int(re.search(r"1 in (\d+) along each side has a map", told).group(1))
     row, column = map(int, re.search(r"row (\d+), column (\d+)", told).groups())
     asked = [
         min((at // step) * step + step // 2, side - 1)
@@ -185,4 +202,4 @@ def test_it_needs_nothing_but_itself(photo: np.ndarray, opened: Callable) -> Non
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
     assert all(name.startswith("data:") for name in loaded)
-    assert "http" not in attention_page(seen, title).replace("http-equiv", "")
+    assert "http" not in files("nl_detectron.attention").joinpath("page.html").read_text()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.attention import Field, Grid, draw_queries
+from nl_detectron.attention import Field, Grid, Observation, draw_queries, queries
 from nl_detectron.attention.pictures import strongest
 from nl_detectron.attention.queries import Query
 
@@ -18,6 +18,9 @@ IMAGE = np.full((60, 100, 3), 200, np.uint8)
 def field(pairwise: str = "embedded_gaussian", detection: int | None = None) -> Field:
     """6 x 10 positions of 10 x 10 pixels, or of 4 x 4 for a detection."""
     block = NonLocalBlock(8, pairwise=pairwise).eval()
+    if pairwise == "concatenation":
+        torch.nn.init.constant_(block.w_f.weight, 0.5)
+        torch.nn.init.ones_(block.theta.bias)  # so that the ReLU leaves something
     side = 10 if detection is None else 4
     grid = Grid(left=0, top=0, width=side, height=side, rows=6, columns=10, pooled=(2, 2))
     return Field("res4.non_local_1", block, torch.randn(1, 8, 6, 10), grid, detection)
@@ -38,7 +41,8 @@ def test_strongest_is_by_size_and_then_by_place() -> None:
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "concatenation"])
 def test_arrows_go_to_the_strongest_and_the_map_is_painted(pairwise: str) -> None:
     query = Query("point", "", 35.5, 25.5, field(pairwise))
-    arrows, painted = panels(draw_queries(IMAGE, [query]), query)
+    figure = draw_queries(IMAGE, [query])
+    arrows, painted = panels(figure, query)
     weights = query.weights()
     expected = {}
     for j in np.argsort(-np.abs(weights).flatten(), kind="stable")[:20].tolist():
@@ -51,6 +55,12 @@ def test_arrows_go_to_the_strongest_and_the_map_is_painted(pairwise: str) -> Non
         assert (arrow.arrow_patch.get_edgecolor()[:3] == blue) == (expected[arrow.xy] < 0)
     np.testing.assert_array_equal(painted, np.kron(weights, np.ones((20, 20))))
     assert (weights < 0).any() == (pairwise == "dot_product")
+    title = figure.axes[1].get_title()
+    assert ("alike for all" in title) == (pairwise == "embedded_gaussian")
+    assert f"{weights.flat[np.abs(weights).argmax()]:.2g}" in title
+    opacity = figure.axes[1].images[1].get_alpha()
+    assert opacity.flat[np.abs(painted).argmax()] == pytest.approx(0.8)
+    assert opacity.flat[np.abs(painted).argmin()] < 0.5
 
 
 def test_the_picture_of_a_detection_is_its_box() -> None:
@@ -59,6 +69,12 @@ def test_the_picture_of_a_detection_is_its_box() -> None:
     for panel in figure.axes[:4]:
         assert panel.get_xlim() == (0, 44)  # 10 positions of 4 pixels, and a tenth around
         assert panel.get_ylim() == (pytest.approx(26.4), 0)
+
+
+def test_a_point_in_two_detections_has_a_picture_for_each() -> None:
+    seen = Observation(IMAGE, None, [field(detection=0), field(detection=1), field()])
+    groups = [query.group for query in queries.at_point(seen, 5, 6)]
+    assert groups == ["point 5,6 in detection 1", "point 5,6 in detection 2", "point 5,6"]
 
 
 def test_weights_of_zero_are_drawn() -> None:

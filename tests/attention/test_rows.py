@@ -27,7 +27,7 @@ def test_the_rows_are_those_of_the_equations(pairwise: str, subsample: str) -> N
     x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
     positions = torch.tensor([7, 0, 19])
     rows = attention_rows(block, x, positions)
-    assert rows.shape == (2, 3, 5, 4) if subsample == "none" else (2, 3, 2, 2)
+    assert rows.shape == ((2, 3, 5, 4) if subsample == "none" else (2, 3, 2, 2))
     expected = reference_rows(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True)
     torch.testing.assert_close(rows.flatten(2), expected[:, positions])
 
@@ -81,12 +81,12 @@ def pairs_of_cosines(rows: Tensor) -> float:
     return sum(distances) / len(distances)
 
 
-@pytest.mark.parametrize("rows_at_a_time", [2**22, 30])
+@pytest.mark.parametrize("values_at_a_time", [2**22, 30])
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_query_dependence_is_gcnets_distance(
-    pairwise: str, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+    pairwise: str, values_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(rows_module, "VALUES_AT_A_TIME", values_at_a_time)
     block, x = make_block(pairwise), 2 * torch.randn(3, 8, 5, 4, dtype=torch.float64)
     rows = reference_rows(x, block.state_dict(), pairwise=pairwise, subsample="input", scale=True)
     expected = sum(map(pairs_of_cosines, rows)) / 3

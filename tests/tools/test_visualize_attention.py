@@ -112,8 +112,8 @@ def test_nothing_detected_still_gives_the_page(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--point", "96,0"], "--point must lie in the image of 96 x 96 pixels; got 96,0."),
-        (["--point", "0,-1"], "--point must lie in the image of 96 x 96 pixels; got 0,-1."),
+        (["--point", "96,0"], "--point must lie in '{image}' of 96 x 96 pixels; got 96,0."),
+        (["--point", "0,-1"], "--point must lie in '{image}' of 96 x 96 pixels; got 0,-1."),
         (["--detections", "-1"], "--detections must be 0 or more; got -1."),
         (["--block", "res5"], f"--block must be the end of one of {NAME}; got 'res5'."),
         (["--confidence-threshold", "2"], "--confidence-threshold must be from 0 to 1; got 2."),
@@ -122,11 +122,32 @@ def test_nothing_detected_still_gives_the_page(
 def test_a_bad_value(
     arguments: list[str], message: str, run: Run, weights: dict[str, Path], images: list[str]
 ) -> None:
-    assert run(MASK, weights["mask"], *arguments, "--input", images[0])[0] == f"error: {message}"
+    assert run(MASK, weights["mask"], *arguments, "--input", images[0])[0] == "error: " + message.format(
+        image=images[0]
+    )
 
 
 def test_a_point_that_is_none(run: Run, weights: dict[str, Path], images: list[str]) -> None:
     assert run(MASK, weights["mask"], "--point", "middle", "--input", images[0])[0] == 2
+
+
+def test_a_point_in_no_region_of_a_keypoint_head(
+    run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path
+) -> None:
+    arguments = ["--confidence-threshold", "1", "--point", "5,5"]
+    code, printed = run(KEYPOINT, weights["keypoint"], *arguments, "--input", images[0])
+    assert code == 0
+    assert "point 5,5 lies in no detected region" in printed
+    assert written(tmp_path) == ["000000000000.html"]
+
+
+def test_names_of_images_stay(run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a b.jpg", "a_b.jpg")]
+    for file in files:
+        file.write_bytes(Path(images[0]).read_bytes())
+    run(MASK, weights["mask"], "--point", "5,5", "--input", *map(str, files))
+    assert len(written(tmp_path)) == 4
+    assert f"a b.{NAME}.point_5,5.png" in written(tmp_path)
 
 
 def test_random_blocks_are_refused(run: Run, weights: dict[str, Path], images: list[str]) -> None:
