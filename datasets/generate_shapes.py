@@ -33,14 +33,14 @@ def main() -> None:
     )
     parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
-    parser.add_argument("--size", type=int, help="side in pixels (default: 160; far and near: 192)")
+    parser.add_argument("--size", type=int, help="side in pixels (default: 160; far and near: 256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mode", choices=MODES, default="plain", help="what is drawn (default: %(default)s)")
     parser.add_argument(
         "--preview", type=Path, metavar="FILE", help="draw this picture of far and near pairs, no data set"
     )
     args = parser.parse_args()
-    size = args.size if args.size is not None else 160 if args.mode == "plain" else 192
+    size = args.size if args.size is not None else 160 if args.mode == "plain" else 256
     folder = args.root / dataset_name(args.mode)
     with one_line_errors():
         if args.preview:

@@ -11,7 +11,7 @@ from nl_detectron.files import written_whole
 
 from .far import Picture, draw_pair
 
-_SIDE = 192
+_SIDE = 256
 _SEED = 38  # of which the first pair has one figure at the left, the second two at the right
 _PAIRS = 2
 _TITLES = ("far: the disc at the other side tells", "near: the disc beside each figure tells")
