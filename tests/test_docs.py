@@ -9,7 +9,7 @@ from doc_blocks import Block, Reader, blocks_of
 from doc_commands import BadPageError
 from runs import ROOT
 
-from nl_detectron.data import datasets_root
+from nl_detectron.data import dataset_name, datasets_root, write_shapes
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
@@ -20,7 +20,10 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page) if block.language
 def datasets(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shapes, and COCO where it is there."""
     folder = tmp_path_factory.mktemp("datasets_of_docs")
-    (folder / "shapes").symlink_to(shapes_root / "shapes")
+    for mode in ("far", "near"):
+        write_shapes(shapes_root / dataset_name(mode), train=4, val=6, size=256, mode=mode)
+    for path in shapes_root.iterdir():
+        (folder / path.name).symlink_to(path)
     if (datasets_root() / "coco").is_dir():
         (folder / "coco").symlink_to((datasets_root() / "coco").resolve())
     return folder
