@@ -58,7 +58,7 @@ def main() -> None:
         rows = parts(read(args, files[0]), sizes) if len(files) == 1 else summaries(args, files, sizes)
         if rows:
             write(format_table(rows, args.format, sizes), args.output)
-        if len(files) > max(1, len(rows)):
+        if len(files) > 1 and len(rows) < len(files):
             sys.exit(1)  # `summaries` has said why
 
 
