@@ -19,6 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -88,18 +89,18 @@ def count_by_stage(
         UserError: for a model that cannot be built, or has a part that is not known here.
     """
     model = _build(cfg)
-    if not hasattr(model, "preprocess_image"):
+    if not hasattr(model, "backbone"):
         raise ArgumentError(
             "MODEL.META_ARCHITECTURE",
-            "one that detects",
+            "a model with a backbone",
             cfg.MODEL.META_ARCHITECTURE,
-            "GeneralizedRCNN, PanopticFPN and RetinaNet do.",
+            "GeneralizedRCNN, PanopticFPN, RetinaNet and SemanticSegmentor have one.",
         )
     counter = _Counter(model)
     for _, block in non_local_blocks(model):
         block.forward = partial(_block_forward, block, as_written)
     with torch.no_grad(), reported_as_user_errors("The operations of this model cannot be counted"):
-        image = model.preprocess_image([{"image": torch.empty(3, height, width, device="meta")}]).tensor
+        image = _padded(model, torch.empty(3, height, width, device="meta"))
         with counter:
             _run(model, image, proposals, detections)
     _count_parameters(model, counter)
@@ -112,10 +113,9 @@ def extra_cost(
     width: int = 1333,
     proposals: int = 1000,
     detections: int = 100,
-    as_written: bool = False,
 ) -> tuple[Counts, Counts]:
     """The counts of a config's baseline and of its model; arguments are those of `count_by_stage`."""
-    sizes = (height, width, proposals, detections, as_written)
+    sizes = (height, width, proposals, detections)
     baseline, model = (count_by_stage(c, *sizes) for c in (baseline_of(cfg), cfg))
     return total(baseline.values()), total(model.values())
 
@@ -196,6 +196,13 @@ def _operate_as_written(block: NonLocalBlock, theta: Tensor, phi: Tensor, g: Ten
     return torch.bmm(g, f.transpose(1, 2))
 
 
+def _padded(model: nn.Module, image: Tensor) -> Tensor:
+    """A batch of one image as the model pads it."""
+    if hasattr(model, "preprocess_image"):
+        return model.preprocess_image([{"image": image}]).tensor
+    return ImageList.from_tensors([image], model.backbone.size_divisibility).tensor  # SemanticSegmentor
+
+
 def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> None:
     """Every part once, on as many regions as asked for."""
     features = model.backbone(image)
@@ -204,7 +211,7 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
         rpn.rpn_head([features[name] for name in rpn.in_features])
     if hasattr(model, "head"):  # RetinaNet
         model.head([features[name] for name in model.head_in_features])
-    if hasattr(model, "sem_seg_head"):  # Panoptic FPN
+    if hasattr(model, "sem_seg_head"):  # Panoptic FPN, SemanticSegmentor
         model.sem_seg_head.layers(features)
     if hasattr(heads, "res5"):  # C4
         _run_res5_heads(heads, features[heads.in_features[0]], proposals, detections)

@@ -17,6 +17,7 @@ Dot product and concatenation are computed without these where that is cheaper.
 import argparse
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -25,10 +26,10 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
-from nl_detectron.analysis import Counts, count_by_stage, extra_cost, total
-from nl_detectron.config import check_placement_is_used
+from nl_detectron.analysis import Counts, count_by_stage, total
+from nl_detectron.config import baseline_of, check_placement_is_used
 from nl_detectron.engine import read_config, tool_parser
-from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.errors import ArgumentError, UserError, one_line_errors, wants_tracebacks
 from nl_detectron.files import written_whole
 
 UNITS = {"parameters (M)": 1e6, "multiply-adds (G)": 1e9, "activations (M)": 1e6}
@@ -51,18 +52,23 @@ def main() -> None:
     args = parser.parse_args()
     with one_line_errors():
         sizes = read_sizes(args)
+        if args.output is not None and args.output.is_dir():  # "" too
+            raise ArgumentError("--output", "a file", str(args.output), "Name a file in it.")
         files = list(config_files(args.config_file or [""]))
-        if len(files) == 1:
-            rows = parts(read(args, files[0]), sizes)
-        else:
-            progress = tqdm(files, desc="counting", unit="config")
-            rows = [{"config": Path(file).stem, **summary(read(args, file), sizes)} for file in progress]
-        table = format_table(rows, args.format, sizes)
-        if args.output is None:
-            print(table)
-        else:
-            with written_whole(args.output) as path:
-                path.write_text(table + "\n")
+        rows = parts(read(args, files[0]), sizes) if len(files) == 1 else summaries(args, files, sizes)
+        if rows:
+            write(format_table(rows, args.format, sizes), args.output)
+        if len(files) > 1 and len(rows) < len(files):
+            sys.exit(1)  # `summaries` has said why
+
+
+def write(table: str, output: Path | None) -> None:
+    """Print a table, or write it to a file."""
+    if output is None:
+        print(table)
+        return
+    with written_whole(output) as path:
+        path.write_text(table + "\n")
 
 
 def read_sizes(args: argparse.Namespace) -> dict[str, int]:
@@ -97,27 +103,42 @@ def read(args: argparse.Namespace, file: str) -> CfgNode:
 
 def parts(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
     """A row for each part of a config's model and each block, their sum, and how it exceeds the baseline."""
-    counts = count_by_stage(cfg, **sizes)
-    baseline, model, extra, extra_as_written = compare(cfg, sizes)
-    counts |= {"total": model, "baseline": baseline}
+    counts, baseline, extra, extra_as_written = compare(cfg, sizes)
+    counts = counts | {"total": total(counts.values()), "baseline": baseline}
     rows = {part: _scaled(count) for part, count in counts.items()} | {"extra (%)": extra}
     if extra_as_written != extra:
         rows["extra as written (%)"] = extra_as_written
     return [{"part": part, **row} for part, row in rows.items()]
 
 
+def summaries(args: argparse.Namespace, files: Sequence[str], sizes: dict[str, int]) -> list[Row]:
+    """A row for each config that can be counted; what is in the way of the others goes to standard error."""
+    rows = []
+    for file in (progress := tqdm(files, desc="counting", unit="config")):
+        try:
+            rows.append({"config": Path(file).stem, **summary(read(args, file), sizes)})
+        except (UserError, OSError) as error:
+            if wants_tracebacks():
+                raise
+            progress.write(f"error: {file}: {error}", file=sys.stderr)
+    return rows
+
+
 def summary(cfg: CfgNode, sizes: dict[str, int]) -> Row:
     """A config's model, and by how much it exceeds its baseline."""
-    _, model, extra, extra_as_written = compare(cfg, sizes)
-    row = _scaled(model) | {column.partition(" (")[0] + " (+%)": extra[column] for column in extra}
+    counts, _, extra, extra_as_written = compare(cfg, sizes)
+    row = _scaled(total(counts.values())) | {
+        column.partition(" (")[0] + " (+%)": extra[column] for column in extra
+    }
     return row | {"multiply-adds as written (+%)": extra_as_written["multiply-adds (G)"]}
 
 
-def compare(cfg: CfgNode, sizes: dict[str, int]) -> tuple[Counts, Counts, Row, Row]:
-    """The baseline, the model, and what is extra in per cent of the baseline, as computed and as written."""
-    baseline, model = extra_cost(cfg, **sizes)
-    as_written = total(count_by_stage(cfg, **sizes, as_written=True).values())
-    return baseline, model, _percents(baseline, model), _percents(baseline, as_written)
+def compare(cfg: CfgNode, sizes: dict[str, int]) -> tuple[dict[str, Counts], Counts, Row, Row]:
+    """The model's parts, its baseline, and what is extra in per cent of that, as computed and as written."""
+    counts = count_by_stage(cfg, **sizes)
+    as_written = count_by_stage(cfg, **sizes, as_written=True)
+    baseline = total(count_by_stage(baseline_of(cfg), **sizes).values())
+    return counts, baseline, *(_percents(baseline, total(each.values())) for each in (counts, as_written))
 
 
 def _scaled(counts: Counts) -> Row:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nl_detectron.errors import reported_as_user_errors
+from nl_detectron.errors import UserError, reported_as_user_errors
 from nl_detectron.files import written_whole
 
 from .names import BASELINE, blocks_of, count_seeds
@@ -21,11 +21,21 @@ def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
     """Write `plot_curves` to a file, in the format that its ending names.
 
     Raises:
-        UserError: if matplotlib has no such format.
+        UserError: see `check_format`.
     """
+    check_format(path)
     figure = plot_curves(comparisons)
     with reported_as_user_errors(f"{path} cannot be drawn"), written_whole(path) as unfinished:
         figure.savefig(unfinished, dpi=150, format=path.suffix[1:])
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file whose ending names no format of matplotlib's."""
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise UserError(
+            f"{path} must end in a format that can be drawn; use .png, or one of {', '.join(formats)}."
+        )
 
 
 def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
@@ -42,6 +52,9 @@ def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
         for ax, (key, label) in zip(row, keys.items(), strict=False):
             _plot(ax, key, _by_variant([comparison for comparison, _ in group]), colours)
             ax.set(xlabel="iteration", ylabel=label)
+            ax.set_xlim(0, 1.02 * group[0][0].runs[0].cfg.SOLVER.MAX_ITER)
+            if key != "total_loss":
+                ax.set_ylim(bottom=0)
         row[0].set_title(", ".join(group[0][1].values()), loc="left")
         row[0].legend()
         for ax in row[len(keys) :]:
@@ -65,12 +78,20 @@ def _by_variant(comparisons: list[Comparison]) -> dict[str, list[Run]]:
 def _plot(ax: Axes, key: str, variants: dict[str, list[Run]], colours: dict[str, str]) -> None:
     for blocks, runs in variants.items():
         style = {"color": colours[blocks], "marker": "" if key == "total_loss" else "."}
-        curves = [
-            {step: values[key] for step, values in run.history.items() if key in values} for run in runs
-        ]
+        curves = [_curve(run, key) for run in runs]
         if len(curves) > 1:
             for curve in curves:
                 ax.plot(*zip(*sorted(curve.items()), strict=True), linewidth=0.6, alpha=0.6, **style)
         steps = sorted(set.intersection(*map(set, curves)))  # that all seeds have
         means = [np.mean([curve[step] for curve in curves]) for step in steps]
         ax.plot(steps, means, linewidth=2, label=f"{blocks}, {count_seeds(runs)}", **style)
+
+
+def _curve(run: Run, key: str) -> dict[int, float]:
+    """The values by the number of updates that the model had seen.
+
+    A loss is written under just that; an evaluation under the iteration whose update came right before, but
+    for the last one, which is under MAX_ITER.
+    """
+    last = 0 if key == "total_loss" else run.cfg.SOLVER.MAX_ITER
+    return {step + (step < last): values[key] for step, values in run.history.items() if key in values}

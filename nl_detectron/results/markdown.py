@@ -1,6 +1,8 @@
 """Tables within a Markdown file, between comments that name their places."""
 
+import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +16,38 @@ from .tables import format_table, result_table
 # What has to be evaluated for a place, the most special first, and the rows of the paper that belong there.
 PLACES = {"keypoint": ("keypoints/AP", [*TABLE_6]), "mask": ("segm/AP", [*TABLE_5]), "box": ("bbox/AP", [])}
 _BEGIN, _END = "<!-- results:", "<!-- /results -->"
-_PLACE = re.compile(rf"({_BEGIN}(\w+) -->\n)(?:(?!{_BEGIN}).)*?({_END})", re.DOTALL)
+_PLACE = re.compile(rf"({_BEGIN}(\w+) -->(\r?\n))(?:(?!{_BEGIN}).)*?({_END})", re.DOTALL)
 
 
 def fill_in(path: Path, comparisons: Sequence[Comparison]) -> None:
     """Write the tables into their places in a Markdown file, with the paper's rows, trained or not.
 
+    All else of the file stays: its mode, its line ends, and where it lies if `path` is a link to it.
+
     Raises:
-        UserError: if a place is none of PLACES or has no end, or runs have no place in the file.
+        UserError: see `sort_into_places`.
     """
-    text = path.read_text(encoding="utf-8")
+    tables = sort_into_places(path, comparisons)
+    path = path.resolve()
+
+    def filled(match: re.Match[str]) -> str:
+        begin, place, line_end, end = match.groups()
+        table = format_table(result_table(tables[place], PLACES[place][1]), "markdown")
+        return begin + table.replace("\n", line_end) + end
+
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(_PLACE.sub(filled, _read(path)).encode())
+        shutil.copymode(path, unfinished)
+
+
+def sort_into_places(path: Path, comparisons: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    """What goes into each place of a Markdown file.
+
+    Raises:
+        UserError: if the file is not UTF-8, a place is none of PLACES or has no end, or runs have no place in
+            the file or an AP that is no number.
+    """
+    text = _read(path)
     found = [match[2] for match in _PLACE.finditer(text)]
     if not found or len(found) != text.count(_BEGIN) or not set(found) <= PLACES.keys():
         places = ", ".join(f"{_BEGIN}{place} -->" for place in PLACES)
@@ -37,11 +61,24 @@ def fill_in(path: Path, comparisons: Sequence[Comparison]) -> None:
         place = next(place for place, (score, _) in PLACES.items() if score in run.scores)
         if place not in tables:
             raise UserError(f"{path} must have a place {_BEGIN}{place} --> for {run.folder}, and has none.")
+        _check_numbers(path, comparison)
         tables[place].append(comparison)
+    return tables
 
-    def filled(match: re.Match[str]) -> str:
-        rows = result_table(tables[match[2]], PLACES[match[2]][1])
-        return f"{match[1]}{format_table(rows, 'markdown')}{match[3]}"
 
-    with written_whole(path) as unfinished:
-        unfinished.write_text(_PLACE.sub(filled, text), encoding="utf-8")
+def _read(path: Path) -> str:
+    """The text with its own line ends."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be UTF-8; byte {error.start} is not. Save it as UTF-8.") from None
+
+
+def _check_numbers(path: Path, comparison: Comparison) -> None:
+    """Refuse the AP of a model that detects nothing, as after a few steps: it is no result."""
+    for run in (*comparison.baselines, *comparison.runs):
+        for key, value in run.scores.items():
+            if math.isnan(value):
+                raise UserError(
+                    f"{run.folder}: {key} must be a number to go into {path}; got nan. Train for longer."
+                )

@@ -29,6 +29,7 @@ SCORES = {
 
 # Lines of the log. The first one begins each command in the folder.
 _COMMAND = "Rank of current process: 0. World size: "
+_PROCESSES = re.compile(r"[1-9]\d*(?=\n)")
 _CONFIG = re.compile(r"Running with full config:\n(.*?)\n\[\d\d/\d\d ", re.DOTALL)
 _SAVED = re.compile(r"Full config saved to (.*)\n")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -81,7 +82,7 @@ def read_run(folder: Path) -> Run:
         if otherwise := _OTHERWISE.search(command):
             raise UserError(f"{folder} must be one training; it was resumed as another: {otherwise[1]}.")
     last = commands[-1]
-    processes = int(last.split(maxsplit=1)[0])
+    processes = _read_processes(folder, last)
     cfg = _read_config(folder, last, processes)
     run = Run(
         folder=folder,
@@ -115,6 +116,13 @@ def _trainings(log: Path) -> list[str]:
     return commands[first:]
 
 
+def _read_processes(folder: Path, command: str) -> int:
+    if number := _PROCESSES.match(command):
+        return int(number[0])
+    said = command.partition("\n")[0]
+    raise UserError(f"{folder}/log.txt must have a number after 'World size: '; got {said!r}. It is damaged.")
+
+
 def _read_config(folder: Path, command: str, processes: int) -> CfgNode:
     saved = _CONFIG.search(command)
     if not saved:
@@ -133,9 +141,13 @@ def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             metrics = json.loads(line)
-            history.setdefault(metrics["iteration"], {}).update(metrics)
+            if type(metrics["iteration"]) is not int or not {*map(type, metrics.values())} <= {int, float}:
+                raise TypeError
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}: line {number} must be JSON with an iteration; it is damaged.") from None
+            raise UserError(
+                f"{path}: line {number} must be numbers in JSON, with an iteration; it is damaged."
+            ) from None
+        history.setdefault(metrics["iteration"], {}).update(metrics)
     return history
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -35,6 +36,8 @@ class Score(NamedTuple):
     form: str = ".1f"
 
     def __str__(self) -> str:
+        if math.isnan(self.mean):  # nothing was detected
+            return "nan"
         spread = "" if self.spread is None else f" ± {self.spread:{self.form.removeprefix('+')}}"
         return f"{self.mean:{self.form}}{spread}"
 

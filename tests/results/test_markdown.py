@@ -1,12 +1,15 @@
 """Tables in a Markdown file: what is filled in, and what is left alone."""
 
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
 from made_up_runs import COCO, MASK, MASK_NL, finished
+from runs import ROOT
 
 from nl_detectron.errors import UserError
-from nl_detectron.results import Comparison, fill_in, pair_runs
+from nl_detectron.results import Comparison, fill_in, format_table, pair_runs, result_table
 
 README = "# Results\n\n<!-- results:mask -->\nold \\1\n<!-- /results -->\nBetween.\n{}\nAfter.\n"
 KEYPOINT = "<!-- results:keypoint -->\n<!-- /results -->"
@@ -47,6 +50,48 @@ def test_without_trainings_all_rows_are_the_papers(readme: Path) -> None:
     label = ["Keypoint R-CNN R101-FPN", "keypoints_coco_2017_val"]
     assert rows[-1] == [*label, "+4 NL in head, +1 NL in res4", "the paper's", "66.5", "87.3", "72.8"]
     assert len(rows) == 2 + 6
+
+
+def test_the_readmes_tables_are_these(tmp_path: Path) -> None:
+    """Until one of its rows is trained."""
+    copy = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", copy)
+    fill_in(copy, [])
+    assert copy.read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def test_the_rest_of_the_file_stays(readme: Path, tmp_path: Path) -> None:
+    readme.write_bytes(b"\xef\xbb\xbf" + readme.read_bytes().replace(b"\n", b"\r\n"))
+    readme.chmod(0o640)
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "folder" / "link.md"
+    link.symlink_to("../README.md")
+    fill_in(link, [])
+    assert link.is_symlink()
+    assert stat.S_IMODE(readme.stat().st_mode) == 0o640
+    text = readme.read_bytes()
+    assert text.startswith(b"\xef\xbb\xbf# Results\r\n")
+    assert text.count(b"\n") == text.count(b"\r\n") == 8 + 14 + 8  # the tables have 14 and 8
+
+
+def test_a_file_that_is_not_utf8(readme: Path) -> None:
+    readme.write_bytes(b"R\xe9sultats")
+    with pytest.raises(UserError, match=r"README.md must be UTF-8; byte 1 is not. Save it as UTF-8."):
+        fill_in(readme, [])
+
+
+def test_an_ap_that_is_no_number(readme: Path, tmp_path: Path) -> None:
+    scores = {"bbox": (30.0, 50.0, 20.0), "segm": (30.0, float("nan"), 20.0)}
+    runs = [finished(tmp_path / config[-15:], config, scores=scores) for config in (MASK, MASK_NL)]
+    assert "| nan " in format_table(result_table(pair_runs(runs)), "markdown")
+    assert "+nan" not in format_table(result_table(pair_runs(runs)), "markdown")
+    before = readme.read_text()
+    with pytest.raises(UserError) as refused:
+        fill_in(readme, pair_runs(runs))
+    assert str(refused.value) == (
+        f"{runs[0].folder}: segm/AP50 must be a number to go into {readme}; got nan. Train for longer."
+    )
+    assert readme.read_text() == before
 
 
 def test_it_is_filled_in_again(readme: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import detectron2.model_zoo
 import pytest
 from made_up_runs import MASK, MASK_NL, finished
 
@@ -128,6 +129,40 @@ def test_the_same_training_twice(tmp_path: Path) -> None:
 def test_names(config: str, model: str, blocks: str) -> None:
     cfg = model_zoo.get_config(config)
     assert (model_of(cfg), blocks_of(cfg)) == (model, blocks)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", "Cascade Mask R-CNN R50-FPN"),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", "Mask R-CNN R50-C4"),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml", "Mask R-CNN R50-DC5"),
+        ("COCO-Detection/faster_rcnn_R_101_DC5_3x.yaml", "Faster R-CNN R101-DC5"),
+        ("Misc/semantic_R_50_FPN_1x.yaml", "SemanticSegmentor R50-FPN"),
+    ],
+)
+def test_names_of_detectron2s_models(config: str, model: str) -> None:
+    cfg = detectron2.model_zoo.get_config(config)
+    assert model_of(cfg) == model
+    if config.startswith("Misc/cascade"):
+        cfg.MODEL.MASK_ON = False
+        assert model_of(cfg) == "Cascade R-CNN R50-FPN"
+
+
+@pytest.mark.parametrize(
+    ("config", "indices", "blocks"),
+    [
+        ("R_50", [5], "+1 NL in res4"),
+        ("R_50", [-2], "+1 NL in res4 [4]"),
+        ("R_50", [6, -6], "+2 NL in res4 [0, 6]"),
+        ("R_101", [22], "+1 NL in res4"),
+        ("X_152_32x8d", [5], "+1 NL in res4 [5]"),
+    ],
+)
+def test_the_same_place_has_one_name(config: str, indices: list[int], blocks: str) -> None:
+    cfg = model_zoo.get_config(f"COCO-InstanceSegmentation/mask_rcnn_{config}_FPN_nl_1x.yaml")
+    cfg.MODEL.NON_LOCAL.RES4 = indices
+    assert blocks_of(cfg) == blocks
 
 
 def test_names_of_other_models() -> None:

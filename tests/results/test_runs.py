@@ -89,12 +89,25 @@ def test_what_is_no_output_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "RUN/log.txt must be of a training, and has none."
 
 
-@pytest.mark.parametrize("line", ['{"iteration": 5, "bbox/AP": 3', "[1]", "{}", "3", "\0"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"iteration": 5, "bbox/AP": 3',
+        '{"iteration": 5, "bbox/AP": null}',
+        '{"iteration": 5, "total_loss": "low"}',
+        '{"iteration": null}',
+        '{"iteration": [5]}',
+        *("[1]", "{}", "3", "\0"),
+    ],
+)
 def test_damaged_metrics(line: str, tmp_path: Path) -> None:
     finished(tmp_path, scores=BOXES)
     metrics = tmp_path / "metrics.json"
     metrics.write_text(metrics.read_text() + line + "\n")
-    assert refusal(tmp_path) == "RUN/metrics.json: line 3 must be JSON with an iteration; it is damaged."
+    assert (
+        refusal(tmp_path)
+        == "RUN/metrics.json: line 3 must be numbers in JSON, with an iteration; it is damaged."
+    )
 
 
 def test_a_damaged_log(tmp_path: Path) -> None:
@@ -103,6 +116,10 @@ def test_a_damaged_log(tmp_path: Path) -> None:
     whole = log.read_text()
     log.write_text(whole.replace("Running with full config", "Running"))
     assert refusal(tmp_path) == "RUN/log.txt must have the config of the training; it is damaged."
+    log.write_text(whole.replace("World size: 1", "World size: one"))
+    assert refusal(tmp_path) == (
+        "RUN/log.txt must have a number after 'World size: '; got 'one'. It is damaged."
+    )
     log.write_text(whole.replace("MAX_ITER", "NO_KEY"))
     assert refusal(tmp_path) == (
         "RUN: this Detectron2 cannot read the config in log.txt: KeyError: "

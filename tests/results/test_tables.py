@@ -115,6 +115,16 @@ def test_the_papers_values_stand_below_its_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_the_papers_row_by_another_index(tmp_path: Path) -> None:
+    scores = {"bbox": (37.0, 37.0, 37.0)}
+    index = ("MODEL.NON_LOCAL.RES4", "[5]")
+    runs = [
+        finished(tmp_path / "base", R50, scores=scores, images=COCO),
+        finished(tmp_path / "nl", R50_NL, *index, scores=scores, images=COCO),
+    ]
+    assert [row["runs"] for row in result_table(pair_runs(runs))] == ["1 seed", "the paper's"] * 3
+
+
 @pytest.mark.parametrize("images", [(118287, 50), (500, 5000)])
 def test_the_paper_has_no_value_for_a_subset(images: tuple[int, int], tmp_path: Path) -> None:
     assert {owner for _, owner, _ in coco(tmp_path, R50_NL, images)} == {"1 seed"}

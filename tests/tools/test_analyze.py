@@ -2,15 +2,17 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import analyze
 import pytest
+from detectron2.config import CfgNode
 
 from nl_detectron import model_zoo
-from nl_detectron.analysis import count_by_stage, extra_cost
+from nl_detectron.analysis import Counts, count_by_stage, extra_cost
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 BASELINE = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
@@ -88,6 +90,39 @@ def test_several_configs(run: Analyze, tmp_path: Path) -> None:
     assert set(rows[2][-4:]) == {"0.00"}
 
 
+def test_one_of_several_cannot_be_counted(
+    refused: Analyze, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named on a line of its own, and the others are listed."""
+    base = f'_BASE_: "{model_zoo.get_config_file(MASK)}"\n'
+    for name, keys in (("a", ""), ("b", "MODEL: {NON_LOCAL: {RES4: [7]}}"), ("c", "")):
+        (tmp_path / f"{name}.yaml").write_text(base + keys)
+    assert refused(f"--config-file {tmp_path} {SMALL} --format csv") == 1
+    out, err = capsys.readouterr()
+    assert list(read_csv(out)) == ["a", "c"]
+    lines = re.split(r"[\r\n]+", err)
+    rule = "MODEL.NON_LOCAL.RES4 must be a list of integers from -2 to 2"
+    assert sum(line.startswith(f"error: {tmp_path}/b.yaml: {rule}") for line in lines) == 1
+    for name in "ac":
+        (tmp_path / f"{name}.yaml").write_text("NO_KEY: 1")
+    assert refused(f"--config-file {tmp_path} {SMALL}") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_each_model_is_counted_once(run: Analyze, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model, its baseline, and the model as written."""
+    counted = []
+
+    def count(cfg: CfgNode, as_written: bool = False, **sizes: int) -> dict[str, Counts]:
+        counted.append((cfg.MODEL.BACKBONE.NAME, as_written))
+        return count_by_stage(cfg, as_written=as_written, **sizes)
+
+    monkeypatch.setattr(analyze, "count_by_stage", count)
+    run(f"--config-file {MASK} {SMALL}")
+    nl = "build_nl_resnet_fpn_backbone"
+    assert counted == [(nl, False), (nl, True), (nl.replace("nl_", ""), False)]
+
+
 def test_output(run: Analyze, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
@@ -116,7 +151,8 @@ def test_output(run: Analyze, tmp_path: Path) -> None:
             "MODEL.NON_LOCAL.RES4 must be left alone where nothing reads it",
         ),
         (f"--config-file {MASK} {SMALL} --output {{tmp}}/no/file", "[Errno 2] No such file or directory"),
-        (f"--config-file {MASK} {SMALL} --output {{tmp}}", "[Errno "),
+        (f"--config-file {MASK} {SMALL} --output {{tmp}}", "--output must be a file; got '{tmp}'."),
+        (f"--config-file {MASK} {SMALL} --output=", "--output must be a file; got '.'."),
     ],
 )
 def test_what_is_refused(arguments: str, message: str, refused: Analyze, tmp_path: Path) -> None:

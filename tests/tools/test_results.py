@@ -77,20 +77,51 @@ def test_prints_a_table(tool: Tool, trained: list[Path]) -> None:
 
 
 def test_one_training_is_not_finished(tool: Tool, trained: list[Path], tmp_path: Path) -> None:
-    write_log(tmp_path, events="Starting training from iteration 0\n")
-    (tmp_path / "metrics.json").touch()
-    message = refusal(tool, "--input", *trained, tmp_path, "--output", tmp_path / "table")
-    assert message.startswith(f"error: {tmp_path} must be trained to SOLVER.MAX_ITER 100 and evaluated there")
+    killed = tmp_path / "killed"
+    write_log(killed, events="Starting training from iteration 0\n")
+    (killed / "metrics.json").touch()
+    message = refusal(tool, "--input", *trained, killed, "--output", tmp_path / "table")
+    assert message.startswith(f"error: {killed} must be trained to SOLVER.MAX_ITER 100 and evaluated there")
     assert not (tmp_path / "table").exists()
 
 
 def test_mistakes(tool: Tool, trained: list[Path], tmp_path: Path) -> None:
     assert refusal(tool) == "error: --input must name output folders of train_net.py; got none."
-    assert refusal(tool, "--update", "README.md", "--curves", "c.png").startswith("error: --input must name")
+    assert refusal(tool, "--update", "README.md").startswith("error: --input must name")
     assert refusal(tool, "--input", trained[1]).startswith(f"error: {trained[1]} must have a baseline of the")
     assert refusal(tool, "--input", *trained, trained[1]).startswith(
         "error: each training must be given once"
     )
-    assert refusal(tool, "--update", tmp_path / "no.md").startswith("error: [Errno 2] No such file")
     alone = finished(tmp_path / "lr", MASK, "SOLVER.BASE_LR", "0.5", scores={"bbox": (1.0, 2.0, 3.0)}).folder
     assert "another SOLVER.BASE_LR, 0.02 instead of 0.5;" in refusal(tool, "--input", *trained, alone)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--output {md} --update {md}", "--output must be another file than that of --update; got "),
+        ("--curves {link} --update {md}", "--curves must be another file than that of --update; got "),
+        ("--output {run}/metrics.json", "--output must be outside the folders of --input; got "),
+        ("--curves {run}/inference/c.png", "--curves must be outside the folders of --input; got "),
+        ("--output {tmp}/no/table", "--output must be a file in a folder that exists; got "),
+        ("--output=", "--output must be a file in a folder that exists; got '.'"),
+        ("--curves {tmp}/curves.doc", "{tmp}/curves.doc must end in a format that can be drawn; use .png"),
+        ("--update {tmp}/no.md", "[Errno 2] No such file"),
+        ("--update {latin}", "{latin} must be UTF-8; byte 0 is not."),
+        ("--update {md} --curves {tmp}/c.png", "{md} must have places for tables"),
+    ],
+)
+def test_files_are_refused_before_anything_is_written(
+    flags: str, message: str, trained: list[Path], tool: Tool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    places = {"tmp": tmp_path, "run": trained[0]}
+    places |= {name: tmp_path / f"{name}.svg" for name in ("md", "link", "latin")}
+    places["md"].write_text("No place.")
+    places["link"].symlink_to(places["md"])
+    places["latin"].write_bytes(b"\xe9")
+    before = {path: path.read_bytes() for folder in (tmp_path, *trained) for path in folder.glob("*.*")}
+    words = flags.format(**places).split()
+    assert refusal(tool, "--input", *trained, *words).startswith(f"error: {message.format(**places)}")
+    assert capsys.readouterr().out == ""
+    after = {path: path.read_bytes() for folder in (tmp_path, *trained) for path in folder.glob("*.*")}
+    assert after == before
