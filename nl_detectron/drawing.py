@@ -7,7 +7,10 @@ from detectron2.data import Metadata
 from detectron2.utils.video_visualizer import VideoVisualizer
 from detectron2.utils.visualizer import Visualizer
 
+from .errors import UserError
 from .predictor import Predictor
+
+SIDES = range(3, 2**16)  # in pixels: Detectron2 draws no masks of 2 x H, and Matplotlib no larger pictures
 
 
 def draw(image: np.ndarray, output: Mapping[str, object], metadata: Metadata) -> np.ndarray:
@@ -20,7 +23,14 @@ def draw(image: np.ndarray, output: Mapping[str, object], metadata: Metadata) ->
 
     Returns:
         (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: for an image that is too small or too large.
     """
+    height, width = image.shape[:2]
+    if height not in SIDES or width not in SIDES:
+        rule = f"images of {SIDES[0]} to {SIDES[-1]} pixels a side"
+        raise UserError(f"--input must be {rule}; got {width} x {height}.")
     visualizer = Visualizer(image[:, :, ::-1], metadata)
     for method, arguments in _layers(output):
         getattr(visualizer, method)(*arguments)

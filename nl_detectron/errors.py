@@ -37,7 +37,8 @@ def reported_as_user_errors(what: str) -> Iterator[None]:
             raise
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
         message = " ".join(str(reason).split())  # YAML's errors have several lines
-        raise UserError(f"{what}: {type(error).__name__}: {message}") from error
+        reasons = filter(None, (what, type(error).__name__, message))  # assertions may have no message
+        raise UserError(": ".join(reasons)) from error
 
 
 def wants_tracebacks() -> bool:

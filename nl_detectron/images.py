@@ -32,6 +32,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def _meant_by(name: str) -> list[Path]:
+    if not name:  # of which Path makes the current folder
+        raise UserError("--input must be images, folders or patterns; got ''. Is a shell's variable unset?")
     path = Path(name).expanduser()
     if path.is_file():
         if not is_image_file(path.name) and not _has_header(path):
@@ -63,38 +65,59 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError, OSError: naming the file, for what is wrong with it.
     """
-    with reported_as_user_errors(f"{path} cannot be read"):
+    with reported_as_user_errors(f"{str(path)!r} cannot be read"):
         with Image.open(path) as image:
             mode = image.mode
         if mode in ("I", "F") or mode.startswith("I;"):  # which Pillow clips to 255 and so makes white
-            raise UserError(f"{path} must have 8 bits a channel; got Pillow's mode {mode!r}. Convert it.")
+            rule = "must have 8 bits a channel"
+            raise UserError(f"{str(path)!r} {rule}; got Pillow's mode {mode!r}. Convert it.")
         return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
 
 
 def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
-    """Read each image and do something with it, with a progress bar. One that fails is named and left out.
+    """Read each image and do something with it. One that cannot be read or used is named and left out.
+
+    Args:
+        use: raises a UserError for an image that it has no use for; whatever else it raises ends the loop.
 
     Raises:
-        UserError, OSError: for the only image, or after the last one, if some were left out.
+        UserError: for the only image, or after the last one, if some were left out.
     """
     failed = 0
-    for path in tqdm(images, unit="image", disable=len(images) == 1):
+    for path in tqdm(images, unit="image", disable=None):  # a bar in a terminal only: a log has no use for it
         try:
-            pixels = read_image(path)
-            with reported_as_user_errors(f"{path} cannot be used"):  # as one of 1 x 3000 pixels
-                use(path, pixels)
-        except (UserError, OSError) as error:
+            use(path, _read(path))
+        except UserError as error:
             if len(images) == 1:
                 raise
             failed += 1
-            tqdm.write(f"left out: {error}", file=sys.stderr)
+            name = repr(str(path))
+            reason = str(error).removeprefix(f"{name} ")
+            tqdm.write(f"left out: {name}: {reason}", file=sys.stderr)
     if failed:
-        raise UserError(f"--input must be whole images; {failed} of {len(images)} are left out, see above.")
+        raise UserError(f"--input must be usable; {failed} of {len(images)} are left out, see above.")
+
+
+def _read(path: Path) -> np.ndarray:
+    """As `read_image`; a file that is gone, or may not be read, is a user's mistake too."""
+    try:
+        return read_image(path)
+    except OSError as error:
+        raise UserError(str(error)) from error
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write a BGR image in the format of its suffix; the file is there whole or not at all."""
-    _, data = cv2.imencode(path.suffix, image)
+    """Write a BGR image in the format of its suffix; the file is there whole or not at all.
+
+    Raises:
+        UserError: if OpenCV cannot write this image in this format.
+    """
+    is_encoded, data = cv2.imencode(path.suffix, image)
+    if not is_encoded:  # as one of more pixels a side than the format can have
+        height, width = image.shape[:2]
+        raise UserError(
+            f"{str(path)!r} cannot be written: {width} x {height} pixels are not for this format."
+        )
     with written_whole(path) as unfinished:
         unfinished.write_bytes(data)
 
@@ -104,12 +127,15 @@ def output_paths(images: Sequence[Path], output: Path) -> dict[Path, Path]:
     else files of the same names in it, a folder, which is made.
 
     Raises:
-        UserError: if an image would be overwritten, two results have the same name, or one has a suffix
-            that OpenCV cannot write.
+        UserError: if an image would be overwritten, two results have the same name, or OpenCV cannot write
+            one under its name; for one image, if `output` has a suffix and is neither an image nor a folder.
     """
-    is_file = is_image_file(output.name) and not output.is_dir()
-    if (output.is_file() and not is_file) or (is_file and len(images) > 1):
-        rule = "a folder" if len(images) > 1 else "a folder or an image, like result.jpg"
+    is_one = len(images) == 1
+    is_file = not output.is_dir() and (
+        output.exists() or is_image_file(output.name) or (is_one and bool(output.suffix))
+    )
+    if is_file and not (is_one and _is_writable(output)):
+        rule = "a folder or an image, like result.jpg" if is_one else "a folder"
         raise UserError(f"--output must be {rule}; got {str(output)!r}.")
     paths = {image: output if is_file else output / image.name for image in images}
     _check_paths(paths)
@@ -118,13 +144,26 @@ def output_paths(images: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _check_paths(paths: dict[Path, Path]) -> None:
-    sources, originals = defaultdict(list), {image.resolve() for image in paths}
+    # realpath, as Path.resolve fails at links that go in a circle
+    sources, originals = defaultdict(list), {os.path.realpath(image) for image in paths}
     for image, path in paths.items():
-        sources[path].append(str(image))
-        if path.resolve() in originals:
-            raise UserError(f"--output must be another place than --input; {path} would be overwritten.")
-        if not cv2.haveImageWriter(path.name):
-            raise UserError(f"--output must have a suffix like .jpg or .png; got {str(path)!r}.")
-    for path, same in sources.items():
+        name = repr(str(path))
+        sources[name].append(repr(str(image)))
+        if os.path.realpath(path) in originals:
+            raise UserError(f"--output must be another place than --input; {name} would be overwritten.")
+        if not _is_writable(path):
+            raise UserError(f"--output must have a suffix like .jpg or .png; got {name}.")
+    for name, same in sources.items():
         if len(same) > 1:
-            raise UserError(f"--input must have each file name once; {' and '.join(same)} would be {path}.")
+            raise UserError(f"--input must have each file name once; {' and '.join(same)} would be {name}.")
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether OpenCV writes images in colour with this suffix; .pgm, for one, is grey.
+
+    It gets nothing but the suffix, as a name that is not UTF-8 ends the process.
+    """
+    try:
+        return path.suffix.isascii() and cv2.imencode(path.suffix, np.zeros((64, 64, 3), np.uint8))[0]
+    except cv2.error:
+        return False

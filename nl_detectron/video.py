@@ -19,6 +19,7 @@ def open_video(path: Path) -> cv2.VideoCapture:
     Raises:
         UserError: if OpenCV cannot.
     """
+    _check_name(path, "--video-input")
     if not path.is_file():
         raise UserError(f"--video-input must be a file; got {str(path)!r}, and there is no such file.")
     capture = cv2.VideoCapture(str(path))
@@ -48,6 +49,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     Raises:
         UserError: if there are none, or OpenCV cannot write them.
     """
+    _check_name(path, "--output")
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -64,10 +66,18 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
             writer.release()
         if not count or count_frames(cv2.VideoCapture(str(unfinished))) != count:  # as OpenCV says nothing
             raise UserError(
-                f"{path} cannot be written: {width} x {height} pixels at {fps:g} frames a second, {CODEC}. "
-                "Is there room for it?"
+                f"{str(path)!r} cannot be written: {width} x {height} pixels at {fps:g} frames a second, "
+                f"{CODEC}. Is there room for it?"
             )
     return count
+
+
+def _check_name(path: Path, flag: str) -> None:
+    """Refuse a name with which OpenCV ends the process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{flag} must have a name in UTF-8; got {str(path)!r}. Rename it.") from None
 
 
 def count_frames(capture: cv2.VideoCapture) -> int:

@@ -10,6 +10,7 @@ from detectron2.data import Metadata
 from detectron2.structures import Boxes, Instances
 
 from nl_detectron.drawing import draw, draw_frames
+from nl_detectron.errors import UserError
 
 HEIGHT, WIDTH = 120, 200
 METADATA = Metadata(thing_classes=["cat", "dog"], stuff_classes=["sky"], keypoint_names=["0", "1"])
@@ -132,3 +133,17 @@ def test_frames_are_not_kept(image: np.ndarray) -> None:
     assert sum(1 for _ in draw_frames(predictor, frames())) == 20
     assert len(predictor.seen) == 20
     assert predictor.most_alive <= 2
+
+
+@pytest.mark.parametrize("size", [(9, 2), (2, 9), (9, 65536), (65536, 9)])
+def test_sizes_that_cannot_be_drawn(size: tuple[int, int]) -> None:
+    message = f"--input must be images of 3 to 65535 pixels a side; got {size[1]} x {size[0]}."
+    with pytest.raises(UserError, match=f"^{message}$"):
+        draw(np.zeros((*size, 3), np.uint8), instances(0), METADATA)
+
+
+@pytest.mark.parametrize("size", [(9, 3), (3, 9), (9, 65535), (65535, 9)])
+def test_sizes_that_can(size: tuple[int, int]) -> None:
+    found = Instances(size)
+    found.pred_masks = torch.ones(1, *size, dtype=torch.bool)
+    assert draw(np.zeros((*size, 3), np.uint8), {"instances": found}, METADATA).shape == (*size, 3)

@@ -1,6 +1,5 @@
 """Models loaded for inference: the weights, what is refused, and the names of what they detect."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,7 @@ from PIL import Image
 
 from nl_detectron.config import baseline_of
 from nl_detectron.errors import UserError
-from nl_detectron.predictor import Predictor, load_model, load_weights
-
-LOADERS = pytest.mark.parametrize("load", [Predictor, load_model])
+from nl_detectron.predictor import Predictor, load_weights
 
 
 @pytest.fixture
@@ -56,29 +53,31 @@ def test_detections_are_those_of_the_model(format_: str, cfg: CfgNode, photo: np
     assert predictor.report.loaded == predictor.report.total
 
 
-def test_a_model_alone(cfg: CfgNode) -> None:
-    model = load_model(cfg)
-    assert not any(module.training for module in model.modules())
-    saved = torch.load(cfg.MODEL.WEIGHTS)["model"]
-    assert all(tensor.equal(saved[name]) for name, tensor in model.state_dict().items())
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_an_image_of_which_nothing_would_be_left(size: tuple[int, int], cfg: CfgNode) -> None:
+    predictor = Predictor(cfg)
+    with pytest.raises(UserError, match="an image must not be so long and thin; got .* Crop it, or raise"):
+        predictor(np.zeros((*size, 3), np.uint8))
+    cfg.INPUT.MIN_SIZE_TEST = 0  # as it is
+    Predictor(cfg)(np.zeros((1, 300, 3), np.uint8))
 
 
-@LOADERS
-def test_weights_of_the_baseline_are_whole(load: Callable, cfg: CfgNode) -> None:
+def test_weights_of_the_baseline_are_whole(cfg: CfgNode) -> None:
     save(baseline_of(cfg), Path(cfg.MODEL.WEIGHTS))
-    load(cfg)
+    Predictor(cfg)
 
 
-@LOADERS
-def test_a_model_that_is_not_whole(load: Callable, cfg: CfgNode) -> None:
+def test_a_model_that_is_not_whole(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller shows the report, so that the log has nothing of it."""
     weights = torch.load(cfg.MODEL.WEIGHTS)["model"]
     weights.pop("backbone.fpn_lateral2.weight")
     torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
     with pytest.raises(
         UserError, match="MODEL.WEIGHTS must hold this model, and all of it, to evaluate it; "
     ):
-        load(cfg)
-    load(cfg, allow_mismatch=True)
+        Predictor(cfg)
+    assert "WRONG, missing in the checkpoint" in str(Predictor(cfg, allow_mismatch=True).report)
+    assert "report" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -102,11 +101,10 @@ def test_weights_that_are_none(
     assert "\n" not in str(refused.value)
 
 
-@LOADERS
-def test_a_model_that_cannot_be_built(load: Callable, cfg: CfgNode) -> None:
+def test_a_model_that_cannot_be_built(cfg: CfgNode) -> None:
     cfg.MODEL.META_ARCHITECTURE = "NoSuchModel"
     with pytest.raises(UserError, match="Detectron2 cannot build this model: KeyError: .*NoSuchModel"):
-        load(cfg)
+        Predictor(cfg)
 
 
 def test_names_of_the_test_set(keypoint_cfg: CfgNode, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Videos, written and read a frame at a time."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,11 +69,11 @@ def frames_of_two_sizes() -> Iterator[np.ndarray]:
     ("frames", "fps", "message"),
     [
         ([], FPS, "--video-input must have frames; it has none."),
-        ([grey(0)], 0.0, "{path} cannot be written: 64 x 48 pixels at 0 frames a second, mp4v."),
+        ([grey(0)], 0.0, "'{path}' cannot be written: 64 x 48 pixels at 0 frames a second, mp4v."),
         (
             frames_of_two_sizes(),
             FPS,
-            "{path} cannot be written: 64 x 48 pixels at 12.5 frames a second, mp4v.",
+            "'{path}' cannot be written: 64 x 48 pixels at 12.5 frames a second, mp4v.",
         ),
     ],
     ids=["no frames", "no rate", "two sizes"],
@@ -107,3 +108,13 @@ def test_what_is_no_video(content: bytes | None, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         open_video(path)
     assert str(refused.value) == message
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    """With which OpenCV ends the process."""
+    path = tmp_path / os.fsdecode(b"bad\xff.mp4")
+    path.touch()
+    with pytest.raises(UserError, match=r"--video-input must have a name in UTF-8; got '.*bad\\udcff\.mp4'"):
+        open_video(path)
+    with pytest.raises(UserError, match=r"--output must have a name in UTF-8; got '.*bad\\udcff\.mp4'"):
+        write_video(path, [grey(0)], 12.5)

@@ -43,6 +43,7 @@ def main() -> None:
     with one_line_errors():
         cfg, given = read_config(args)
         check_placement_is_used(cfg, given)
+        check_architecture(cfg)
         set_confidence_threshold(cfg, args.confidence_threshold, given)
         if not args.webcam and not args.output:
             raise UserError("--output must be given: a folder, or a file for one image or a video; got none.")
@@ -69,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_architecture(cfg: CfgNode) -> None:
+    """Refuse an RPN alone, whose proposals are not drawn."""
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "ProposalNetwork":
+        rule = "an architecture that detects or segments, as GeneralizedRCNN, RetinaNet and PanopticFPN"
+        raise UserError(f"MODEL.META_ARCHITECTURE must be {rule}; got {architecture!r}.")
+
+
 def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
     predictor = Predictor(cfg, allow_mismatch)
     print(predictor.report)
@@ -78,12 +87,18 @@ def load(cfg: CfgNode, allow_mismatch: bool) -> Predictor:
 def run_on_images(cfg: CfgNode, args: argparse.Namespace) -> None:
     paths = output_paths(find_images(args.input), args.output)
     predictor = load(cfg, args.allow_mismatch)
+    count = 0
 
     def draw_into(image: Path, pixels: np.ndarray) -> None:
+        nonlocal count
         write_image(paths[image], draw(pixels, predictor(pixels), predictor.metadata))
+        count += 1
 
-    use_images([*paths], draw_into)
-    print(f"written: {len(paths)} images to {args.output}")
+    try:
+        use_images([*paths], draw_into)
+    finally:
+        if count:
+            print(f"written: {count} image{'s' * (count > 1)} to {str(args.output)!r}")
 
 
 def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -91,7 +106,7 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     path = args.output
     if path.is_dir() or not path.suffix:
         path = path / args.video_input.with_suffix(SUFFIX).name
-    if path.suffix != SUFFIX or path.resolve() == args.video_input.resolve():
+    if path.suffix != SUFFIX or os.path.realpath(path) == os.path.realpath(args.video_input):
         rule = f"a folder or another {SUFFIX} than --video-input"
         raise UserError(f"--output must be {rule}; got {str(path)!r}.")
     predictor = load(cfg, args.allow_mismatch)
@@ -100,7 +115,7 @@ def run_on_video(cfg: CfgNode, args: argparse.Namespace) -> None:
     frames = draw_frames(predictor, read_frames(capture))
     with tqdm(frames, desc="drawing", unit="frame", total=expected or None) as progress:
         count = write_video(path, progress, capture.get(cv2.CAP_PROP_FPS))
-    print(f"written: {count} frames to {path}")
+    print(f"written: {count} frame{'s' * (count > 1)} to {str(path)!r}")
     if count < expected - 1:  # OpenCV rounds what it estimates
         video = str(args.video_input)
         raise UserError(f"--video-input must be whole; {video!r} ends after {count} of {expected} frames.")

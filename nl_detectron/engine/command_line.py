@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -89,6 +91,7 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
     parser.add_argument(
         "--config-file",
         metavar="FILE",
@@ -102,6 +105,13 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
         metavar="KEY VALUE", help="keys of the config and their values: MODEL.WEIGHTS model.pth", **pairs
     )
     return parser
+
+
+def output_path(text: str) -> Path:
+    """The type of a flag that is a path. An empty one, of which Path makes the current folder, is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a file or a folder; got ''. Is a shell's variable unset?")
+    return Path(text)
 
 
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
@@ -135,8 +145,8 @@ def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[s
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of a command line, and the keys that the user gave explicitly.
 
-    Its data sets are registered, and what this machine has not is turned off, saying so. Keys that `--input`
-    has taken for files, as it takes all words up to the next flag, are given back.
+    Its data sets are registered, and what this machine has not is turned off, saying so on stderr. Keys that
+    `--input` has taken for files, as it takes all words up to the next flag, are given back.
 
     Raises:
         UserError: for what cannot be read or registered.
@@ -152,10 +162,11 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     merge_options(cfg, args.opts)
     check_types(cfg)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        print("No GPU is available: MODEL.DEVICE is set to cpu.")
+        print("No GPU is available: MODEL.DEVICE is set to cpu.", file=sys.stderr)
         cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        print("Detectron2's mixed precision needs a GPU: SOLVER.AMP.PRECISION bfloat16 takes its place.")
+        note = "Detectron2's mixed precision needs a GPU: SOLVER.AMP.PRECISION bfloat16 takes its place."
+        print(note, file=sys.stderr)
         cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = False, "bfloat16"
     register_from(args)
     return cfg, {*given, *args.opts[::2]}

@@ -132,11 +132,11 @@ def test_tracebacks_are_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_without_gpu_it_runs_on_the_cpu(
     shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line says so; another that mixed precision, which Detectron2 has for GPUs only, is ours."""
+    """A line on stderr says so; another that mixed precision, which Detectron2 has for GPUs only, is ours."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     overrides = ["INPUT.MIN_SIZE_TEST", "64", "SOLVER.AMP.ENABLED", "True"]
     main(["--config-file", MASK, "--eval-only", *overrides, "OUTPUT_DIR", str(tmp_path)])
     assert (tmp_path / "inference" / "instances_predictions.pth").is_file()
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.count("No GPU is available: MODEL.DEVICE is set to cpu.") == 1
     assert printed.count("SOLVER.AMP.PRECISION bfloat16 takes its place.") == 1

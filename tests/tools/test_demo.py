@@ -1,5 +1,6 @@
 """tools/demo.py: what it writes, and how it answers mistakes."""
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ class OneBox:
         found = Instances((height, width))
         found.pred_classes = torch.tensor([0])
         found.pred_boxes = Boxes(torch.tensor([[width / 4, height / 4, width / 2, height / 2]]))
-        return {"instances": found} if height > 1 else {"instances": None}
+        return {"instances": found}
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
         words = ("--input", images, "--output", "out", "--confidence-threshold", threshold)
         code, printed = run(*words, "INPUT.MIN_SIZE_TEST", 64, "MODEL.WEIGHTS", weights, config=config)
         assert code == 0
-        assert "written: 3 images to out" in printed
+        assert "written: 3 images to 'out'" in printed
         assert f"Load report of {weights}" in printed
         for path in sorted(images.iterdir()):
             before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "out" / path.name))
@@ -106,8 +107,9 @@ def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
 
 
 def test_one_image_to_a_file(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
-    code, _ = run("--input", images / "0.png", "--output", "new/out.jpg")
+    code, printed = run("--input", images / "0.png", "--output", "new/out.jpg")
     assert code == 0
+    assert "written: 1 image to 'new/out.jpg'" in printed
     assert cv2.imread(str(tmp_path / "new" / "out.jpg")).shape == (60, 90, 3)
 
 
@@ -157,19 +159,22 @@ def test_thresholds(
 
 def test_broken_images_are_left_out(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
     (images / "0a.png").write_bytes((images / "0.png").read_bytes()[:999])
-    cv2.imwrite(str(images / "1a.png"), np.zeros((1, 9, 3), np.uint8))  # with which OneBox fails
+    cv2.imwrite(str(images / "1a.png"), np.zeros((1, 9, 3), np.uint8))
     code, printed = run("--input", images, "--output", "out")
-    assert code == "error: --input must be whole images; 2 of 5 are left out, see above."
-    assert f"left out: {images}/0a.png cannot be read: " in printed
-    assert f"left out: {images}/1a.png cannot be used: " in printed
-    assert "written: 3 images to out" in printed
+    assert code == "error: --input must be usable; 2 of 5 are left out, see above."
+    assert f"left out: '{images}/0a.png': cannot be read: " in printed
+    assert (
+        f"left out: '{images}/1a.png': --input must be images of 3 to 65535 pixels a side; got 9 x 1."
+        in printed
+    )
+    assert "written: 3 images to 'out'" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 def test_a_broken_image_alone_has_one_line(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
     (tmp_path / "image.png").touch()
     code, printed = run("--input", "image.png", "--output", "out")
-    assert code.startswith("error: image.png cannot be read: UnidentifiedImageError: ")
+    assert code.startswith("error: 'image.png' cannot be read: UnidentifiedImageError: ")
     assert "left out" not in printed
 
 
@@ -179,7 +184,7 @@ def test_a_video(
 ) -> None:
     code, printed = run("--video-input", video, "--output", output)
     assert code == 0
-    assert f"written: 6 frames to {path}" in printed
+    assert f"written: 6 frames to '{path}'" in printed
     capture = open_video(tmp_path / path)
     assert capture.get(cv2.CAP_PROP_FPS) == FPS
     frames = np.stack(list(read_frames(capture)))
@@ -201,7 +206,7 @@ def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path
     assert 0 < frames < 20
     code, printed = run("--video-input", path, "--output", "out.mp4")
     assert code == f"error: --video-input must be whole; '{path}' ends after {frames} of 20 frames."
-    assert f"written: {frames} frames to out.mp4" in printed
+    assert f"written: {frames} frames to 'out.mp4'" in printed
     assert len(list(read_frames(open_video(tmp_path / "out.mp4")))) == frames
 
 
@@ -210,7 +215,7 @@ def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path
     [
         ("--input images", "--output must be given: a folder, or a file for one image or a video; got none."),
         ("--webcam --output out", "--output must be left out with --webcam; got 'out'."),
-        ("--input images --output images", "--output must be another place than --input; images/0.png "),
+        ("--input images --output images", "--output must be another place than --input; 'images/0.png' "),
         ("--input no.png --output out", "--input must be images, folders or patterns; there is no 'no.png'."),
         ("--input SEED 5 --output out", "--input must name images, folders or patterns; got none."),
         ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL; got "),
@@ -227,6 +232,11 @@ def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path
             "--video-input video.mp4 --output out.avi",
             "--output must be a folder or another .mp4 than --video-i",
         ),
+        (
+            "--input images --output out MODEL.META_ARCHITECTURE ProposalNetwork",
+            "MODEL.META_ARCHITECTURE must be ",
+        ),
+        ("--video-input circle --output out", "--video-input must be a file; got 'circle', and there is no "),
         ("--webcam", "--webcam must have a display for its window; DISPLAY is not set. Use --video-input."),
     ],
 )
@@ -236,6 +246,7 @@ def test_mistakes(
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
+    Path("circle").symlink_to("circle")
     code, _ = run(*words.split())
     assert code.startswith(f"error: {message}")
     assert "\n" not in code
@@ -249,11 +260,15 @@ def test_mistakes(
         ("--output out", "one of the arguments --input --video-input --webcam is required"),
         ("--input a.jpg --webcam", "argument --webcam: not allowed with argument --input"),
         ("--input", "argument --input: expected at least one argument"),
+        (
+            "--webcam --output ''",
+            "argument --output: must be a file or a folder; got ''. Is a shell's variable unset?",
+        ),
         ("--webcam --confidence-threshold x", "argument --confidence-threshold: invalid float value: 'x'"),
     ],
 )
 def test_flags_that_are_none(words: str, message: str, run: Run) -> None:
-    code, printed = run(*words.split())
+    code, printed = run(*shlex.split(words))
     assert code == 2
     assert printed.splitlines()[-1].endswith(f"error: {message}")
 

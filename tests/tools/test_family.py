@@ -10,15 +10,10 @@ from runs import ROOT
 
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 OF_A_MODEL = [tool for tool in TOOLS if "tool_parser(" in tool.read_text()]
-SAME_MEANING = {
-    "--config-file": "a config",
-    "--format": "",
-    "--output": "",
-    "--input": "",
-    "--seed": "",
-    "--device": "",
-    "--allow-mismatch": "weights that lack tensors of the model",
-    "--confidence-threshold": "of the least sure detections",
+SAME_HELP = {
+    "--config-file FILE": "a config, or the name of a shipped one",
+    "--allow-mismatch": "weights that lack tensors of the",  # model, or baseline
+    "--confidence-threshold SCORE": "of the least sure detections",
 }
 
 
@@ -36,6 +31,33 @@ def test_help_has_an_example(
 ) -> None:
     assert run(tool, monkeypatch, "--help") == 0
     assert re.search(rf"^    python3? tools/{tool.name} \S", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("flag", "meaning"), SAME_HELP.items(), ids=SAME_HELP)
+def test_a_flag_has_one_meaning(
+    flag: str, meaning: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In all tools that have it."""
+    having = 0
+    for tool in OF_A_MODEL:
+        assert run(tool, monkeypatch, "--help") == 0
+        _, _, options = " ".join(capsys.readouterr().out.split()).rpartition("options:")
+        if f" {flag} " in options:
+            having += 1
+            assert f" {flag} {meaning}" in options, tool.name
+    assert having > 1
+
+
+@pytest.mark.parametrize("name", ["demo", "export", "visualize_attention"])
+def test_an_empty_output(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a variable of the shell that is not set; Path would make the current folder of it."""
+    assert run(ROOT / "tools" / f"{name}.py", monkeypatch, "--output", "") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(
+        "argument --output: must be a file or a folder; got ''. Is a shell's variable unset?"
+    )
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
