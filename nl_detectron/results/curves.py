@@ -54,6 +54,8 @@ def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
             ax.set(xlabel="iteration", ylabel=label)
             ax.set_xlim(0, 1.02 * group[0][0].runs[0].cfg.SOLVER.MAX_ITER)
             if key != "total_loss":
+                ax.update_datalim([(0, 0)])  # so that the margin above is one of the whole height
+                ax.autoscale_view(scalex=False)
                 ax.set_ylim(bottom=0)
         row[0].set_title(", ".join(group[0][1].values()), loc="left")
         row[0].legend()
