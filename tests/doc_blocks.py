@@ -18,6 +18,7 @@ import doctest
 import io
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,9 @@ class Reader:
         for path in [*files, *datasets.iterdir()]:
             (folder / "datasets" / path.name).symlink_to(path)
         for path in ROOT.iterdir():
-            if not path.name.startswith(".") and path.name not in ("output", "build", "datasets"):
+            if path.suffix == ".md":  # through a link, what is said to change a page would change it
+                shutil.copy(path, folder)
+            elif not path.name.startswith(".") and path.name not in ("output", "build", "datasets"):
                 (folder / path.name).symlink_to(path)
 
     def read_to(self, block: Block, has_coco: bool) -> None:
