@@ -124,7 +124,7 @@ def check_weights_file(weights: str) -> None:
     if not path.is_file():
         raise UserError(
             f"MODEL.WEIGHTS must be a file or a URL; got {weights!r}, and there is no such file. "
-            'Correct the path, or set it to "" to start from scratch.'
+            'Correct the path; a training may also start from scratch, with "".'
         )
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"

@@ -180,6 +180,6 @@ def test_a_broken_image_is_left_out(
     code, printed = run(
         MASK, weights["mask"], "--point", "5,5", "--input", str(tmp_path / "broken.jpg"), *images
     )
-    assert code == "error: --input must be whole images; 1 of 3 are left out, see above."
+    assert code == "error: --input must be usable; 1 of 3 are left out, see above."
     assert len(written(tmp_path)) == 4
     assert printed.count(NAME) == 2  # the table has the others
