@@ -23,7 +23,8 @@ from nl_detectron.attention import Observation, attention_page, observe, page
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --window-size=1200,1000 --force-device-scale-factor=1"
+    "--disable-background-networking --disable-component-update --disable-sync --window-size=1200,1000 "
+    "--force-device-scale-factor=1"
 )
 POINTS = [(0.13, 0.21), (0.5, 0.52), (0.88, 0.7)]  # of the image, as shares of its width and height
 
