@@ -4,7 +4,7 @@ import json
 import runpy
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -25,12 +25,13 @@ LEFT_SHOULDER, RIGHT_SHOULDER = 5, 6
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("root")
     for mode in ("far", "near"):
         assert write_shapes(root / f"shapes_{mode}", train=TRAIN, val=VAL, size=SIDE, mode=mode)
     register_shapes(root)
-    return root
+    yield root
+    register_shapes(shapes_root)
 
 
 def decoded(image: np.ndarray) -> str:
