@@ -12,6 +12,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from nl_detectron.data import register_shapes
 from nl_detectron.engine import main
 
 ROOT = Path(__file__).parents[1]
@@ -65,11 +66,14 @@ def run_here(*argv: str) -> None:
 
 @contextmanager
 def registrations_forgotten() -> Iterator[None]:
-    """Data sets that are registered within it are gone after it, as with a process of their own."""
+    """Data sets that are registered within it are gone after it, as with a process of their own; the shapes
+    are where they were."""
     before = set(DatasetCatalog.list())
+    root = Path(MetadataCatalog.get("shapes_train").image_root).parents[1]
     try:
         yield
     finally:
+        register_shapes(root)
         for name in set(DatasetCatalog.list()) - before:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
