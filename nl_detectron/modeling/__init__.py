@@ -7,6 +7,7 @@ from .backbone import (
     non_local_fpn,
     non_local_resnet,
 )
+from .deeper import build_deeper_resnet_fpn_backbone
 from .forecast import forecast_non_local
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .placement import (
@@ -19,6 +20,7 @@ from .placement import (
 
 __all__ = [
     "NonLocalKRCNNConvDeconvUpsampleHead",
+    "build_deeper_resnet_fpn_backbone",
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",

@@ -60,7 +60,7 @@ def insert_non_local(
         )
     for stage, index, block in new:
         before = [*_residual_blocks(stage), None][index]
-        _insert(stage, f"non_local_{index}", block, before)
+        insert_child(stage, f"non_local_{index}", block, before)
     return resnet
 
 
@@ -95,7 +95,7 @@ def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments
     for k, block in blocks.items():
         following = convolutions[k] if k < len(convolutions) else found.score_lowres
         block.to(convolutions[k - 1].weight).train(found.training)
-        _insert(found, f"non_local_{k}", block, following)
+        insert_child(found, f"non_local_{k}", block, following)
     return head
 
 
@@ -200,7 +200,7 @@ def _new_block(stage: nn.Sequential, index: int, arguments: Mapping[str, object]
     return block
 
 
-def _insert(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Module | None) -> None:
+def insert_child(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Module | None) -> None:
     """Put `block` right before a child of `parent` (None: at the end), in place.
 
     `ResNet.stages` aliases the stages, so a new Sequential would never be run; and `del parent[i]`

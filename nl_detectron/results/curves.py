@@ -50,7 +50,7 @@ def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
     axes = figure.subplots(len(settings), columns, squeeze=False)
     for row, group, keys in zip(axes, settings, plots, strict=True):
         for ax, (key, label) in zip(row, keys.items(), strict=False):
-            _plot(ax, key, _by_variant([comparison for comparison, _ in group]), colours)
+            plot_variants(ax, key, _by_variant([comparison for comparison, _ in group]), colours)
             ax.set(xlabel="iteration", ylabel=label)
             ax.set_xlim(0, 1.02 * group[0][0].runs[0].cfg.SOLVER.MAX_ITER)
             if key != "total_loss":
@@ -77,9 +77,15 @@ def _by_variant(comparisons: list[Comparison]) -> dict[str, list[Run]]:
     return {blocks: [*variant] for blocks, variant in groupby(runs, lambda run: blocks_of(run.cfg))}
 
 
-def _plot(ax: Axes, key: str, variants: dict[str, list[Run]], colours: dict[str, str]) -> None:
+def plot_variants(ax: Axes, key: str, variants: dict[str, list[Run]], colours: dict[str, str]) -> None:
+    """The mean curve of each variant's runs, and a thin one for each run if there are several.
+
+    Args:
+        key: of the metrics, a loss or a score.
+        variants: the runs by the name that the legend has for them.
+    """
     for blocks, runs in variants.items():
-        style = {"color": colours[blocks], "marker": "" if key == "total_loss" else "."}
+        style = {"color": colours[blocks], "marker": "." if _is_score(key) else ""}
         curves = [_curve(run, key) for run in runs]
         if len(curves) > 1:
             for curve in curves:
@@ -95,5 +101,9 @@ def _curve(run: Run, key: str) -> dict[int, float]:
     A loss is written under just that; an evaluation under the iteration whose update came right before, but
     for the last one, which is under MAX_ITER.
     """
-    last = 0 if key == "total_loss" else run.cfg.SOLVER.MAX_ITER
+    last = run.cfg.SOLVER.MAX_ITER if _is_score(key) else 0
     return {step + (step < last): values[key] for step, values in run.history.items() if key in values}
+
+
+def _is_score(key: str) -> bool:
+    return "/" in key

@@ -3,7 +3,7 @@
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nl_detectron.errors import UserError
@@ -27,13 +27,21 @@ def fill_in(path: Path, comparisons: Sequence[Comparison]) -> None:
     Raises:
         UserError: see `sort_into_places`.
     """
-    tables = sort_into_places(path, comparisons)
+    sorted_runs = sort_into_places(path, comparisons)
+    tables = {
+        place: format_table(result_table(runs, PLACES[place][1]), "markdown")
+        for place, runs in sorted_runs.items()
+    }
+    replace_places(path, tables)
+
+
+def replace_places(path: Path, tables: Mapping[str, str]) -> None:
+    """Write texts, which end with a newline, into the places of their names. All else of the file stays."""
     path = path.resolve()
 
     def filled(match: re.Match[str]) -> str:
         begin, place, line_end, end = match.groups()
-        table = format_table(result_table(tables[place], PLACES[place][1]), "markdown")
-        return begin + table.replace("\n", line_end) + end
+        return begin + tables[place].replace("\n", line_end) + end
 
     with written_whole(path) as unfinished:
         unfinished.write_bytes(_PLACE.sub(filled, _read(path)).encode())
@@ -47,15 +55,7 @@ def sort_into_places(path: Path, comparisons: Sequence[Comparison]) -> dict[str,
         UserError: if the file is not UTF-8, a place is none of PLACES or has no end, or runs have no place in
             the file or an AP that is no number.
     """
-    text = _read(path)
-    found = [match[2] for match in _PLACE.finditer(text)]
-    if not found or len(found) != text.count(_BEGIN) or not set(found) <= PLACES.keys():
-        places = ", ".join(f"{_BEGIN}{place} -->" for place in PLACES)
-        raise UserError(
-            f"{path} must have places for tables, each between a line {places} and a line {_END}; "
-            f"got {found or 'none'} of {text.count(_BEGIN)}."
-        )
-    tables: dict[str, list[Comparison]] = {place: [] for place in found}
+    tables: dict[str, list[Comparison]] = {place: [] for place in find_places(path, PLACES)}
     for comparison in comparisons:
         run = comparison.runs[0]
         place = next(place for place, (score, _) in PLACES.items() if score in run.scores)
@@ -64,6 +64,23 @@ def sort_into_places(path: Path, comparisons: Sequence[Comparison]) -> dict[str,
         _check_numbers(path, comparison)
         tables[place].append(comparison)
     return tables
+
+
+def find_places(path: Path, known: Collection[str]) -> list[str]:
+    """The names of the places that a Markdown file has.
+
+    Raises:
+        UserError: if it is not UTF-8, has none, or one that is not `known` or has no end.
+    """
+    text = _read(path)
+    found = [match[2] for match in _PLACE.finditer(text)]
+    if not found or len(found) != text.count(_BEGIN) or not set(found) <= set(known):
+        places = ", ".join(f"{_BEGIN}{place} -->" for place in known)
+        raise UserError(
+            f"{path} must have places for tables, each between a line {places} and a line {_END}; "
+            f"got {found or 'none'} of {text.count(_BEGIN)}."
+        )
+    return found
 
 
 def _read(path: Path) -> str:

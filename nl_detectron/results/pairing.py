@@ -51,10 +51,12 @@ def pair_runs(runs: Iterable[Run]) -> list[Comparison]:
 
     Raises:
         UserError: for a run without baseline or the reverse, naming what the nearest one has otherwise;
-            and for the same training twice.
+            for the same training twice; and for one with several test sets.
     """
     settings: dict[frozenset, dict[tuple[int, str], Run]] = {}
     for run in runs:
+        if len(tests := run.cfg.DATASETS.TEST) != 1:
+            raise UserError(f"{run.folder}: DATASETS.TEST must be one data set; got {list(tests)}.")
         known = settings.setdefault(frozenset(run_setting(run).items()), {})
         key = run.cfg.SEED, blocks_of(run.cfg)
         if key in known:

@@ -63,9 +63,15 @@ class Run:
 
     @property
     def scores(self) -> dict[str, float]:
-        """AP, AP50 and AP75 of each task in per cent, at MAX_ITER, be they the best or not."""
+        """AP, AP50 and AP75 of each task in per cent, at MAX_ITER, be they the best or not.
+
+        With several test sets each key begins with the name of one, as "shapes_far_val/".
+        """
         last = self.history[self.cfg.SOLVER.MAX_ITER]
-        return {key: last[key] for key in SCORES if key in last}
+        sets = self.cfg.DATASETS.TEST
+        prefixes = [f"{name}/" for name in sets] if len(sets) > 1 else [""]
+        keys = (prefix + key for prefix in prefixes for key in SCORES)
+        return {key: last[key] for key in keys if key in last}
 
 
 def read_run(folder: Path) -> Run:
@@ -130,8 +136,6 @@ def _read_config(folder: Path, command: str, processes: int) -> CfgNode:
     cfg = get_cfg()
     with reported_as_user_errors(f"{folder}: this Detectron2 cannot read the config in log.txt"):
         cfg.merge_from_other_cfg(CfgNode.load_cfg(saved[1]))
-    if len(cfg.DATASETS.TEST) != 1:
-        raise UserError(f"{folder}: DATASETS.TEST must be one data set; got {list(cfg.DATASETS.TEST)}.")
     return DefaultTrainer.auto_scale_workers(cfg, processes)
 
 
@@ -168,7 +172,8 @@ def _check_finished(run: Run, command: str) -> None:
     """Refuse a training that has not ended, also in a folder where another one has."""
     max_iter = run.cfg.SOLVER.MAX_ITER
     _, ended, after = command.rpartition("Total training time")
-    if ended and _EVALUATED in after and "bbox/AP" in run.history.get(max_iter, {}):
+    last = run.history.get(max_iter, {})
+    if ended and _EVALUATED in after and any(key.endswith("bbox/AP") for key in last):
         return
     raise UserError(
         f"{run.folder} must be trained to SOLVER.MAX_ITER {max_iter} and evaluated there; the last iteration "

@@ -105,7 +105,9 @@ def _rows(comparison: Comparison, label: dict[str, str], with_baseline: bool) ->
         yield from _trained(baselines, label)
     yield from _trained(runs, label)
     differences = {
-        column: _score([run.scores[key] - baseline.scores[key] for baseline, run in comparison.pairs], "+.2f")
+        column: mean_score(
+            [run.scores[key] - baseline.scores[key] for baseline, run in comparison.pairs], "+.2f"
+        )
         for key, column in SCORES.items()
         if key in runs[0].scores
     }
@@ -120,7 +122,7 @@ def _rows(comparison: Comparison, label: dict[str, str], with_baseline: bool) ->
 
 
 def _trained(runs: list[Run], label: dict[str, str]) -> Iterator[Row]:
-    scores = {SCORES[key]: _score([run.scores[key] for run in runs]) for key in runs[0].scores}
+    scores = {SCORES[key]: mean_score([run.scores[key] for run in runs]) for key in runs[0].scores}
     label = label | {"blocks": blocks_of(runs[0].cfg), "runs": count_seeds(runs)}
     row = {**label, **scores, "commit": _commit(runs)}
     if all(run.seconds is not None for run in runs):
@@ -143,7 +145,8 @@ def _not_trained(config: str) -> list[Row]:
     return [label | {"runs": "not trained"}, paper]
 
 
-def _score(values: list[float], form: str = ".1f") -> Score:
+def mean_score(values: list[float], form: str = ".1f") -> Score:
+    """Of the values of one or several seeds."""
     return Score(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, form)
 
 

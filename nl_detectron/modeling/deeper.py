@@ -1,0 +1,31 @@
+"""The paper's control (Section 5.2, "going deeper"): a residual block in the place of a non-local block."""
+
+from copy import deepcopy
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+from fvcore.nn.weight_init import c2_msra_fill
+from torch import nn
+
+from .placement import insert_child
+
+
+@BACKBONE_REGISTRY.register()
+def build_deeper_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """`build_resnet_fpn_backbone` with one more residual block right before the last one of res4.
+
+    The child is called `more`, so that pretrained keys don't move. Its weights are new ones.
+    """
+    fpn = build_resnet_fpn_backbone(cfg, input_shape)
+    stage = fpn.bottom_up.res4
+    last = stage[-1]
+    block = deepcopy(last)
+    # What is built after the backbone is then initialised as in the baseline of the same seed.
+    with torch.random.fork_rng(devices=[]):
+        for convolution in (module for module in block.modules() if isinstance(module, nn.Conv2d)):
+            c2_msra_fill(convolution)
+    insert_child(stage, "more", block, last)
+    return fpn

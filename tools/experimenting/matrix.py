@@ -1,0 +1,138 @@
+"""The matrix: what is trained on the far and near pictures, and with which seeds.
+
+All arms of a task have the same data and schedule and, with one seed, the same batches and the same initial
+weights in all that they share: the builders see to that.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from nl_detectron import model_zoo
+from nl_detectron.errors import ArgumentError
+
+SEEDS = (1, 2, 3)
+NL = "MODEL.NON_LOCAL"
+_MASK, _MASK_NL = "mask_rcnn_R_50_FPN_far.yaml", "mask_rcnn_R_50_FPN_nl_far.yaml"
+_KEYPOINT = "keypoint_rcnn_R_50_FPN_{}far.yaml"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained.
+
+    Attributes:
+        path: the task and the arm, as they are called on the command line and in the file system.
+        name: as it stands in the tables.
+        config: in configs/quick_schedules.
+        keys: of the config, and their values.
+    """
+
+    path: str
+    name: str
+    config: str
+    keys: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """ "mask" or "keypoint"."""
+        return self.path.split("/")[0]
+
+    @property
+    def config_file(self) -> str:
+        return model_zoo.get_config_file(f"quick_schedules/{self.config}")
+
+    def cfg(self) -> CfgNode:
+        cfg = model_zoo.get_config(f"quick_schedules/{self.config}")
+        cfg.merge_from_list([*self.keys])
+        return cfg
+
+
+@dataclass(frozen=True)
+class Training:
+    """An arm with one seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the experiment's."""
+        return Path(self.arm.path) / f"seed_{self.seed}"
+
+
+BASELINES = {
+    "mask": Arm("mask/baseline", "baseline", _MASK),
+    "keypoint": Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
+}
+# In the order in which they are trained: with each seed all arms of a group, before the next seed.
+GROUPS = (
+    (BASELINES["mask"], Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)),
+    (
+        BASELINES["keypoint"],
+        Arm("keypoint/nl_head", "+4 NL in head", _KEYPOINT.format("nl_head_")),
+        Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
+    ),
+    (
+        # Depth instead, and other places.
+        Arm(
+            "mask/residual_res4",
+            "+1 residual block in res4",
+            _MASK,
+            ("MODEL.BACKBONE.NAME", "build_deeper_resnet_fpn_backbone"),
+        ),
+        Arm("mask/nl_res3", "+1 NL in res3", _MASK_NL, (f"{NL}.RES3", "[-1]", f"{NL}.RES4", "[]")),
+        Arm(
+            "mask/nl_5",
+            "+2 NL in res3, +3 in res4",
+            _MASK_NL,
+            (f"{NL}.RES3", "[2, 4]", f"{NL}.RES4", "[2, 4, 6]"),
+        ),
+        # The other pairwise functions.
+        Arm("mask/gaussian", "Gaussian", _MASK_NL, (f"{NL}.PAIRWISE", "gaussian")),
+        Arm("mask/dot_product", "dot product", _MASK_NL, (f"{NL}.PAIRWISE", "dot_product")),
+        Arm("mask/concatenation", "concatenation", _MASK_NL, (f"{NL}.PAIRWISE", "concatenation")),
+        # What the defaults settle.
+        Arm("mask/no_scale", "no scale", _MASK_NL, (f"{NL}.SCALE", "False")),
+        Arm("mask/gn", "GN after W_z", _MASK_NL, (f"{NL}.NORM", "GN")),
+        Arm("mask/no_norm", "no norm after W_z", _MASK_NL, (f"{NL}.NORM", "")),
+        Arm("mask/pooled_after", "pooled after phi and g", _MASK_NL, (f"{NL}.SUBSAMPLE", "embedding")),
+        Arm("mask/not_pooled", "not pooled", _MASK_NL, (f"{NL}.SUBSAMPLE", "none")),
+    ),
+)
+ARMS = tuple(arm for group in GROUPS for arm in group)
+
+
+def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Training]:
+    """Those asked for, in the order in which they are trained.
+
+    Args:
+        patterns: of the arms' paths, with the shell's *, ? and []; all arms if there are none.
+        seeds: all of the matrix if there are none.
+
+    Raises:
+        ArgumentError: for a pattern that no arm matches, or a seed that the matrix has not.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(arm.path, pattern) for arm in ARMS):
+            known = ", ".join(arm.path for arm in ARMS)
+            raise ArgumentError("--arm", "of the matrix", pattern, f"It has {known}.")
+    for seed in seeds:
+        if seed not in SEEDS:
+            raise ArgumentError("--seed", f"one of {', '.join(map(str, SEEDS))}", seed, "See --list.")
+    return [
+        training
+        for training in _all()
+        if any(fnmatchcase(training.arm.path, pattern) for pattern in patterns or ("*",))
+        and training.seed in (seeds or SEEDS)
+    ]
+
+
+def _all() -> Iterator[Training]:
+    for group in GROUPS:
+        for seed in SEEDS:
+            for arm in group:
+                yield Training(arm, seed)
