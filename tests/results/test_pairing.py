@@ -37,6 +37,13 @@ def test_pairs_have_the_same_seed(tmp_path: Path) -> None:
     assert names == [[("base_1", "nl_1"), ("base_2", "nl_2")], [("base_2", "dot_2")]]
 
 
+def test_several_test_sets_are_refused(tmp_path: Path) -> None:
+    options = ("DATASETS.TEST", "('shapes_val', 'shapes_train')")
+    scores = {f"{name}/bbox": SCORES["bbox"] for name in ("shapes_val", "shapes_train")}
+    both = finished(tmp_path / "both", MASK, *options, scores=scores)
+    assert refusal(both) == "both: DATASETS.TEST must be one data set; got ['shapes_val', 'shapes_train']."
+
+
 def test_each_schedule_has_its_own_baseline(tmp_path: Path) -> None:
     long = ("SOLVER.GAMMA", "0.5")
     given = [

@@ -1,6 +1,5 @@
 """What is read of an output folder, and which folders are refused."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -167,6 +166,10 @@ def test_an_unfinished_training_in_the_folder_of_a_finished_one(tmp_path: Path) 
 
 
 def test_several_test_sets(tmp_path: Path) -> None:
-    write_log(tmp_path, MASK, "DATASETS.TEST", "('shapes_val', 'shapes_train')")
-    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 100, "shapes_val/bbox/AP": 1.0}))
-    assert refusal(tmp_path) == "RUN: DATASETS.TEST must be one data set; got ['shapes_val', 'shapes_train']."
+    """The scores go by the names of the sets."""
+    scores = {"shapes_val/bbox": (1.0, 2.0, 3.0), "shapes_train/bbox": (4.0, 5.0, 6.0)}
+    run = finished(tmp_path, MASK, "DATASETS.TEST", "('shapes_val', 'shapes_train')", scores=scores)
+    assert run.scores == {
+        "shapes_val/bbox/AP": 1.0, "shapes_val/bbox/AP50": 2.0, "shapes_val/bbox/AP75": 3.0,
+        "shapes_train/bbox/AP": 4.0, "shapes_train/bbox/AP50": 5.0, "shapes_train/bbox/AP75": 6.0,
+    }  # fmt: skip

@@ -1,0 +1,83 @@
+"""The matrix: arms of a task differ in what they say, and begin alike."""
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from experimenting.matrix import ARMS, BASELINES, SEEDS, Arm, trainings
+
+from nl_detectron.config import check_placement_is_used
+from nl_detectron.errors import ArgumentError
+from nl_detectron.results.pairing import config_setting
+
+BACKBONE = "MODEL.BACKBONE.NAME"
+by_path = pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.path)
+
+
+def on_cpu(arm: Arm) -> CfgNode:
+    cfg = arm.cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+@by_path
+def test_nothing_but_the_arm_differs(arm: Arm) -> None:
+    """The same data, schedule and model but for blocks, or the one more residual block."""
+    own, baseline = config_setting(arm.cfg()), config_setting(BASELINES[arm.task].cfg())
+    differing = {key for key in own | baseline if own.get(key) != baseline.get(key)}
+    assert differing == ({BACKBONE} if arm.path == "mask/residual_res4" else set())
+    check_placement_is_used(arm.cfg(), arm.keys[::2])
+
+
+@by_path
+def test_the_same_initial_weights(arm: Arm) -> None:
+    """In all that an arm shares with the baseline, and the random numbers of the training after it too."""
+    states = []
+    for each in (BASELINES[arm.task], arm):
+        torch.manual_seed(3)
+        states.append(build_model(on_cpu(each)).state_dict() | {"next draw": torch.rand(1)})
+    baseline, own = states
+    assert all(own[key].equal(value) for key, value in baseline.items())
+    assert (len(own) > len(baseline)) == (arm not in BASELINES.values())
+
+
+def test_each_arm_is_another() -> None:
+    assert len({arm.path for arm in ARMS}) == len(ARMS)
+    assert len({(arm.task, arm.name) for arm in ARMS}) == len(ARMS)
+    assert len({arm.cfg().dump() for arm in ARMS}) == len(ARMS)
+    assert {arm.task for arm in ARMS} == set(BASELINES)
+
+
+def test_order() -> None:
+    """The main pair first, seed by seed; then the keypoint arms; then one seed of all the others."""
+    order = [(training.arm.path, training.seed) for training in trainings()]
+    assert order[:6] == [(f"mask/{arm}", seed) for seed in SEEDS for arm in ("baseline", "nl_res4")]
+    keypoint = ["keypoint/baseline", "keypoint/nl_head", "keypoint/nl_head_res4"]
+    assert order[6:15] == [(arm, seed) for seed in SEEDS for arm in keypoint]
+    assert [seed for _, seed in order[15:]] == sorted(seed for _, seed in order[15:])
+    assert len(set(order)) == len(order) == len(ARMS) * len(SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "seeds", "expected"),
+    [
+        (["mask/nl_res4"], [2], ["mask/nl_res4/seed_2"]),
+        (["mask/nl_res?"], [1], ["mask/nl_res4/seed_1", "mask/nl_res3/seed_1"]),
+        (["keypoint/*", "mask/baseline"], [3, 3], [
+            "mask/baseline/seed_3", "keypoint/baseline/seed_3",
+            "keypoint/nl_head/seed_3", "keypoint/nl_head_res4/seed_3",
+        ]),
+        (["mask/gn"], [], ["mask/gn/seed_1", "mask/gn/seed_2", "mask/gn/seed_3"]),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for(patterns: list[str], seeds: list[int], expected: list[str]) -> None:
+    assert [str(training.folder) for training in trainings(patterns, seeds)] == expected
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"^--arm must be of the matrix; got 'mask/res4'. It has mask/base"
+    ):
+        trainings(["mask/*", "mask/res4"])
+    with pytest.raises(ArgumentError, match=r"^--seed must be one of 1, 2, 3; got 4\. See --list\.$"):
+        trainings(seeds=[1, 4])

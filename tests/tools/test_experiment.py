@@ -1,0 +1,82 @@
+"""tools/experiment.py: a small pair through all of it, and its mistakes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from experiment import main
+from runs import SMALL, registrations_forgotten
+
+Tool = Callable[..., str]
+ARMS = ["--arm", "mask/baseline", "--arm", "mask/nl_res4", "--seed", "1"]
+KEYS = [*SMALL, "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "3"]
+PAGE = """\
+<!-- results:summary -->
+<!-- /results -->
+<!-- results:mask -->
+<!-- /results -->
+<!-- results:attention -->
+<!-- /results -->
+"""
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+    """Run it; what it prints."""
+
+    def run(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["experiment.py", *map(str, words)])
+        with registrations_forgotten():
+            main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def refusal(tool: Tool, *words: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        tool(*words)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    output = ["--output", tmp_path / "out"]
+    small = [*output, *ARMS, "--jobs", "2", "--train", "4", "--val", "2"]
+    assert tool(*small, *KEYS).endswith(f"2 trainings are finished in {tmp_path / 'out'}.\n")
+    listed = [line.split() for line in tool(*output, "--list").splitlines()[2:]]
+    assert [line[:2] for line in listed if line[-1] == "yes"] == [
+        ["mask/baseline", "1"],
+        ["mask/nl_res4", "1"],
+    ]
+    assert len(listed) == 48
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    tool(*output, "--report", page)
+    text = page.read_text()
+    assert "2 of the 48 trainings of the matrix are finished" in text
+    assert "| mask   | +1 NL in res4 | res4.non_local_5 | 1 " in text
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["page_attention_back.png", "page_attention_front.png", "page_curves.png"]
+    others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
+    assert others.startswith("error: --output must be a folder whose trainings have the same keys")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arm", "mask/res4"], "--arm must be of the matrix; got 'mask/res4'. It has mask/baseline, "),
+        (["--seed", "7"], "--seed must be one of 1, 2, 3; got 7."),
+        (["--jobs", "0"], "--jobs must be at least 1; got 0."),
+        (["--train", "3"], "--train and --val must be even; got (3, 100)."),
+        (["--train", "2", "--val", "2", "SOLVER.MAX_ITERS", "3"], "'SOLVER.MAX_ITERS' must be a key"),
+        (["--report", "no.md"], "[Errno 2] No such file or directory: 'no.md'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_mistakes(words: list[str], said: str, tool: Tool, tmp_path: Path) -> None:
+    error = refusal(tool, "--output", tmp_path / "out", *words)
+    assert error.startswith("error: ")
+    assert said in error
