@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.nl_detectron
 
-.PHONY: setup demo test bench soak lint format clean
+.PHONY: setup demo test bench soak evidence lint format clean
 
 setup: $(READY)
 
@@ -23,6 +23,9 @@ bench: $(READY)
 
 soak: $(READY)
 	$(RUN) -W ignore tools/soak.py --output output/soak
+
+evidence: $(READY)
+	$(RUN) -W ignore tools/experiment.py --output output/experiment --jobs 2
 
 lint: $(READY)
 	$(RUN) -m ruff check .
