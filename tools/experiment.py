@@ -7,7 +7,7 @@ their control, and report what comes of it.
 
 Called again, it goes on where it was: what is finished is not trained again, what was interrupted is resumed.
 --list shows the matrix, and what of it is finished. --report writes the tables of what is finished into their
-places in a Markdown file, between <!-- results:mask --> (or keypoint, attention, summary) and
+places in a Markdown file, between <!-- results:mask --> (or keypoint, chance, attention, summary) and
 <!-- /results -->, and the pictures beside it.
 """
 

@@ -20,7 +20,7 @@ _COLORS = {"front": (40, 40, 220), "back": (220, 70, 40)}  # BGR
 _STRIP = 0.3  # how much of the picture, from its left or right, has the figures
 _RADIUS = 0.07  # of the disc
 _GAP = 0.02  # from the disc to the border, at most, or to the figure it is beside
-_SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
+SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
 
 Picture = tuple[np.ndarray, list[Drawn]]
 
@@ -87,6 +87,6 @@ def _picture(
     image = image.copy()
     for x, y in discs:
         cv2.circle(image, (round(x), round(y)), round(_RADIUS * len(image)), _COLORS[category], -1)
-    order = _SWAPPED if category == "back" else slice(None)
+    order = SWAPPED if category == "back" else slice(None)
     drawn = [Drawn(category, figure.mask, figure.keypoints[order]) for figure in figures]
     return np.clip(image + noise, 0, 255).astype(np.uint8), drawn

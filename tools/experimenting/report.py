@@ -13,6 +13,7 @@ from nl_detectron.errors import UserError
 from nl_detectron.files import written_whole
 from nl_detectron.results import Run, find_places, mean_score, plot_variants, replace_places
 
+from .chance import chance_table
 from .cue import attention_table, draw_attention
 from .matrix import ARMS, BASELINES, Arm, trainings
 from .runs import finished
@@ -30,7 +31,8 @@ def write_report(output: Path, file: Path) -> None:
 
     Args:
         output: the folder of the experiment.
-        file: it has places <!-- results:NAME --> of these names: summary, mask, keypoint, attention.
+        file: it has places <!-- results:NAME --> of these names: summary, mask, keypoint,
+            chance, attention.
 
     Raises:
         UserError: if it has others or none, or if nothing of the matrix is finished.
@@ -39,6 +41,7 @@ def write_report(output: Path, file: Path) -> None:
         "summary": summary,
         "mask": lambda runs: table("mask", runs),
         "keypoint": lambda runs: table("keypoint", runs),
+        "chance": lambda _: chance_table(output / "datasets"),
         "attention": lambda runs: attention_table(runs, output / "datasets"),
     }
     places = find_places(file, writers)
