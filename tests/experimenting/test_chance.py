@@ -41,7 +41,7 @@ def test_who_is_always_wrong(datasets: Path) -> None:
 
 
 def test_both_are_right_in_every_second(datasets: Path) -> None:
-    """Every object is found, and half of what is found is wrong, in random order: about half of it is right."""
+    """Every object is found, and half of what is found is wrong, in random order: AP is about a half."""
     table = chance_table(datasets)
     one, both, keypoints = ([cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:])
     mean, spread = map(float, both[2].split(" ± "))
