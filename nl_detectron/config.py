@@ -1,5 +1,6 @@
 """The config node `MODEL.NON_LOCAL`: its keys, and how they reach the blocks. And one key of training."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ BACKBONE_BUILDERS = (
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
 )
+DEEPER_BACKBONE = "build_deeper_resnet_fpn_backbone"
 KEYPOINT_HEAD = "NonLocalKRCNNConvDeconvUpsampleHead"
 
 
@@ -100,11 +102,12 @@ def reported_as_config_keys() -> Iterator[None]:
 
 
 def baseline_of(cfg: CfgNode) -> CfgNode:
-    """A copy of a config with Detectron2's own builders for ours: the same model without blocks."""
+    """A copy of a config with Detectron2's own builders for ours: the same model without blocks, or without
+    the residual block that the control has instead."""
     cfg = cfg.clone()
     cfg.defrost()
-    if cfg.MODEL.BACKBONE.NAME in BACKBONE_BUILDERS:
-        cfg.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("build_nl_", "build_")
+    if cfg.MODEL.BACKBONE.NAME in (*BACKBONE_BUILDERS, DEEPER_BACKBONE):
+        cfg.MODEL.BACKBONE.NAME = re.sub("^build_(nl|deeper)_", "build_", cfg.MODEL.BACKBONE.NAME)
     if cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = KEYPOINT_HEAD.removeprefix("NonLocal")
     return cfg
@@ -139,8 +142,10 @@ def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
 
 
 def _is_detectron2s(registry: Registry, name: str) -> bool:
-    """Whether it is a builder of Detectron2's own, and so places no block; a user's own may."""
-    return name in registry and registry.get(name).__module__.startswith("detectron2.")
+    """Whether it is a builder of Detectron2's own, or the control's, and so places no block; a user's may."""
+    return name == DEEPER_BACKBONE or (
+        name in registry and registry.get(name).__module__.startswith("detectron2.")
+    )
 
 
 def _refuse_unused(cfg: CfgNode, key: str, builder: str, builders: tuple[str, ...]) -> None:

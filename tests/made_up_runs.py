@@ -1,7 +1,7 @@
 """Output folders of train_net.py that no training has written, with log lines of Detectron2's."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from nl_detectron.results import Run, read_run
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
 MASK_NL = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
+Train = Callable[..., Run]
 COCO = (118287, 5000)  # images of train2017 and val2017
 TINY = ("SOLVER.MAX_ITER", "100", "SEED", "1")
 

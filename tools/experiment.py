@@ -7,23 +7,21 @@ their control, and report what comes of it.
 
 Called again, it goes on where it was: what is finished is not trained again, what was interrupted is resumed.
 --list shows the matrix, and what of it is finished. --report writes the tables of what is finished into their
-places in a Markdown file, between <!-- results:mask --> (or keypoint, chance, attention, summary) and
-<!-- /results -->, and the pictures beside it.
+places in a Markdown file, between <!-- results:places --> (or settings, keypoint, chance, attention, summary)
+and <!-- /results -->, and the pictures beside it.
 """
 
 import argparse
 from pathlib import Path
 
+from experimenting.folder import Experiment, keep, kept
 from experimenting.matrix import Training, trainings
 from experimenting.report import write_report
-from experimenting.runs import finished, keep_keys, run_all
+from experimenting.runs import run_all
 from tabulate import tabulate
 
-from nl_detectron.data import dataset_name, write_shapes
 from nl_detectron.engine.command_line import output_path
 from nl_detectron.errors import UserError, one_line_errors
-
-SIZE = 256  # of the pictures, as in the configs
 
 
 def main() -> None:
@@ -33,27 +31,22 @@ def main() -> None:
         if args.jobs < 1:
             raise UserError(f"--jobs must be at least 1; got {args.jobs}.")
         output = args.output.resolve()
-        if args.list:
-            print(tabulate(list_of(asked, output), ["arm", "seed", "what", "finished"]))
-        elif args.report:
-            write_report(output, args.report)
+        if args.report:
+            write_report(kept(output), args.report)
+        elif args.list:
+            print(tabulate(list_of(asked, kept(output)), ["arm", "seed", "what", "steps"]))
         else:
-            train(asked, output, args)
+            experiment = Experiment(output, args.train, args.val, args.opts)
+            with keep(experiment) as lock:
+                run_all(experiment, asked, args.jobs, lock)
+            print(f"{len(asked)} trainings are finished in {args.output}.")
 
 
-def list_of(asked: list[Training], output: Path) -> list[tuple[str, int, str, str]]:
-    return [(t.arm.path, t.seed, t.arm.name, "yes" if finished(t, output) else "no") for t in asked]
-
-
-def train(asked: list[Training], output: Path, args: argparse.Namespace) -> None:
-    """Draw the pictures, and run what is not finished."""
-    datasets = output / "datasets"
-    for mode in ("far", "near"):
-        folder = datasets / dataset_name(mode)
-        write_shapes(folder, train=args.train, val=args.val, size=SIZE, mode=mode)
-    keep_keys(output, args.opts)
-    run_all(asked, output, datasets, args.jobs, args.opts)
-    print(f"{len(asked)} trainings are finished in {args.output}.")
+def list_of(asked: list[Training], experiment: Experiment) -> list[tuple[str, int, str, str]]:
+    return [
+        (t.arm.path, t.seed, t.arm.name, "finished" if experiment.finished(t) else str(experiment.step(t)))
+        for t in asked
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,8 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default: 1)")
     parser.add_argument("--train", type=int, default=800, help="pictures of each kind (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="pictures of each kind (default: %(default)s)")
-    parser.add_argument("--list", action="store_true", help="show the matrix, train nothing")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report, train nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="show the matrix, train nothing")
+    instead.add_argument("--report", type=Path, metavar="FILE", help="write the report, train nothing")
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="keys of the config for all trainings"
     )

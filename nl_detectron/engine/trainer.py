@@ -158,11 +158,14 @@ class Trainer(DefaultTrainer):
             UserError: if the data set is not to be evaluated as COCO is.
         """
         check_metrics(dataset_name)
+        folder = Path(output_folder or Path(cfg.OUTPUT_DIR) / "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder /= dataset_name  # whose file would replace the one before
         sigmas = MetadataCatalog.get(dataset_name).get("keypoint_oks_sigmas", ())
         return COCOEvaluator(
             dataset_name,
             tasks=evaluation_tasks(cfg, dataset_name),
-            output_dir=output_folder or str(Path(cfg.OUTPUT_DIR) / "inference"),
+            output_dir=str(folder),
             kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS or sigmas,
         )
 

@@ -1,4 +1,4 @@
-"""The paper's control (Section 5.2, "going deeper"): a residual block in the place of a non-local block."""
+"""The control of Section 5.1, "going deeper": a residual block in the place of a non-local block."""
 
 from copy import deepcopy
 
@@ -17,15 +17,20 @@ from .placement import insert_child
 def build_deeper_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """`build_resnet_fpn_backbone` with one more residual block right before the last one of res4.
 
-    The child is called `more`, so that pretrained keys don't move. Its weights are new ones.
+    The child is called `more`, so that pretrained keys don't move. Its weights are new ones. Like a non-local
+    block it is the identity at first: the scale of its last norm is zero or, if that is frozen, the weights
+    before it.
     """
     fpn = build_resnet_fpn_backbone(cfg, input_shape)
     stage = fpn.bottom_up.res4
     last = stage[-1]
     block = deepcopy(last)
+    convolutions = [getattr(block, name) for name in ("conv1", "conv2", "conv3") if hasattr(block, name)]
     # What is built after the backbone is then initialised as in the baseline of the same seed.
     with torch.random.fork_rng(devices=[]):
-        for convolution in (module for module in block.modules() if isinstance(module, nn.Conv2d)):
+        for convolution in convolutions:
             c2_msra_fill(convolution)
+    scale = convolutions[-1].norm.weight
+    nn.init.zeros_(scale if scale.requires_grad else convolutions[-1].weight)
     insert_child(stage, "more", block, last)
     return fpn

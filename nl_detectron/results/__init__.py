@@ -1,6 +1,6 @@
 """What finished trainings show: baseline and +NL side by side, as in Tables 5 and 6 of the paper."""
 
-from .curves import check_format, draw_curves, plot_curves, plot_variants
+from .curves import check_format, curve_of, draw_curves, plot_curves, plot_variants
 from .markdown import fill_in, find_places, replace_places, sort_into_places
 from .pairing import Comparison, pair_runs
 from .runs import Run, read_run
@@ -12,6 +12,7 @@ __all__ = [
     "Run",
     "Score",
     "check_format",
+    "curve_of",
     "draw_curves",
     "fill_in",
     "find_places",

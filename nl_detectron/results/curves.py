@@ -86,7 +86,7 @@ def plot_variants(ax: Axes, key: str, variants: dict[str, list[Run]], colours: d
     """
     for blocks, runs in variants.items():
         style = {"color": colours[blocks], "marker": "." if _is_score(key) else ""}
-        curves = [_curve(run, key) for run in runs]
+        curves = [curve_of(run, key) for run in runs]
         if len(curves) > 1:
             for curve in curves:
                 ax.plot(*zip(*sorted(curve.items()), strict=True), linewidth=0.6, alpha=0.6, **style)
@@ -95,8 +95,8 @@ def plot_variants(ax: Axes, key: str, variants: dict[str, list[Run]], colours: d
         ax.plot(steps, means, linewidth=2, label=f"{blocks}, {count_seeds(runs)}", **style)
 
 
-def _curve(run: Run, key: str) -> dict[int, float]:
-    """The values by the number of updates that the model had seen.
+def curve_of(run: Run, key: str) -> dict[int, float]:
+    """The values of a metric by the number of updates that the model had seen.
 
     A loss is written under just that; an evaluation under the iteration whose update came right before, but
     for the last one, which is under MAX_ITER.

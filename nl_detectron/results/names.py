@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from nl_detectron.config import BACKBONE_BUILDERS, KEYPOINT_HEAD, STAGES, get_cfg
+from nl_detectron.config import BACKBONE_BUILDERS, DEEPER_BACKBONE, KEYPOINT_HEAD, STAGES, get_cfg
 
 BASELINE = "baseline"
 _STAGE_SIZES = {  # residual blocks in res2 to res5, by RESNETS.DEPTH
@@ -51,6 +51,8 @@ def blocks_of(cfg: CfgNode) -> str:
         for stage, n in zip(STAGES, _STAGE_SIZES[cfg.MODEL.RESNETS.DEPTH], strict=True):
             if indices := sorted(k + n if k < 0 else k for k in node[stage.upper()]):
                 places.append(f"+{len(indices)} NL in {stage}" + f" {indices}" * (indices != [n - 1]))
+    elif cfg.MODEL.BACKBONE.NAME == DEEPER_BACKBONE:
+        return ", ".join([*places, "+1 residual block in res4"])
     arguments = ("PAIRWISE", "REDUCTION", "SUBSAMPLE", "SCALE", "NORM")
     others = [f"{key} {node[key]}" for key in arguments if node[key] != default[key]]
     return ", ".join(places + others) if places else BASELINE

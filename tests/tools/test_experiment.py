@@ -1,5 +1,6 @@
 """tools/experiment.py: a small pair through all of it, and its mistakes."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ from runs import SMALL, registrations_forgotten
 
 Tool = Callable[..., str]
 ARMS = ["--arm", "mask/baseline", "--arm", "mask/nl_res4", "--seed", "1"]
-KEYS = [*SMALL, "SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "3"]
+KEYS = [*SMALL, "SOLVER.MAX_ITER", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "3"]
 PAGE = """\
 <!-- results:summary -->
 <!-- /results -->
-<!-- results:mask -->
+<!-- results:places -->
 <!-- /results -->
 <!-- results:attention -->
 <!-- /results -->
@@ -46,8 +47,13 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     output = ["--output", tmp_path / "out"]
     small = [*output, *ARMS, "--jobs", "2", "--train", "4", "--val", "2"]
     assert tool(*small, *KEYS).endswith(f"2 trainings are finished in {tmp_path / 'out'}.\n")
+    losses = [
+        json.loads((tmp_path / "out" / "mask" / arm / "seed_1" / "metrics.json").read_text().splitlines()[0])
+        for arm in ("baseline", "nl_res4")
+    ]
+    assert losses[0]["total_loss"] == losses[1]["total_loss"]  # a new block is the identity
     listed = [line.split() for line in tool(*output, "--list").splitlines()[2:]]
-    assert [line[:2] for line in listed if line[-1] == "yes"] == [
+    assert [line[:2] for line in listed if line[-1] == "finished"] == [
         ["mask/baseline", "1"],
         ["mask/nl_res4", "1"],
     ]
@@ -61,7 +67,7 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert pictures == ["page_attention_back.png", "page_attention_front.png", "page_curves.png"]
     others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
-    assert others.startswith("error: --output must be a folder whose trainings have the same keys")
+    assert others.startswith("error: --output must be a folder of the same pictures and keys")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,8 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
         (["--jobs", "0"], "--jobs must be at least 1; got 0."),
         (["--train", "3"], "--train and --val must be even; got (3, 100)."),
         (["--train", "2", "--val", "2", "SOLVER.MAX_ITERS", "3"], "'SOLVER.MAX_ITERS' must be a key"),
-        (["--report", "no.md"], "[Errno 2] No such file or directory: 'no.md'"),
+        (["--report", "no.md"], "--output must be the folder of an experiment; "),
+        (["--list"], "--output must be the folder of an experiment; "),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -1,17 +1,17 @@
 """The matrix: what is trained on the far and near pictures, and with which seeds.
 
 All arms of a task have the same data and schedule and, with one seed, the same batches and the same initial
-weights in all that they share: the builders see to that.
+weights in all that they share: the loader and the builders see to that. What is added begins as the identity.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from detectron2.config import CfgNode
 
 from nl_detectron import model_zoo
+from nl_detectron.config import DEEPER_BACKBONE
 from nl_detectron.errors import ArgumentError
 
 SEEDS = (1, 2, 3)
@@ -58,52 +58,42 @@ class Training:
     arm: Arm
     seed: int
 
-    @property
-    def folder(self) -> Path:
-        """Relative to the experiment's."""
-        return Path(self.arm.path) / f"seed_{self.seed}"
+    def __str__(self) -> str:
+        return f"{self.arm.path} with SEED {self.seed}"
 
 
 BASELINES = {
     "mask": Arm("mask/baseline", "baseline", _MASK),
     "keypoint": Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
 }
-# In the order in which they are trained: with each seed all arms of a group, before the next seed.
-GROUPS = (
-    (BASELINES["mask"], Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)),
-    (
-        BASELINES["keypoint"],
-        Arm("keypoint/nl_head", "+4 NL in head", _KEYPOINT.format("nl_head_")),
-        Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
-    ),
-    (
-        # Depth instead, and other places.
-        Arm(
-            "mask/residual_res4",
-            "+1 residual block in res4",
-            _MASK,
-            ("MODEL.BACKBONE.NAME", "build_deeper_resnet_fpn_backbone"),
-        ),
-        Arm("mask/nl_res3", "+1 NL in res3", _MASK_NL, (f"{NL}.RES3", "[-1]", f"{NL}.RES4", "[]")),
-        Arm(
-            "mask/nl_5",
-            "+2 NL in res3, +3 in res4",
-            _MASK_NL,
-            (f"{NL}.RES3", "[2, 4]", f"{NL}.RES4", "[2, 4, 6]"),
-        ),
-        # The other pairwise functions.
-        Arm("mask/gaussian", "Gaussian", _MASK_NL, (f"{NL}.PAIRWISE", "gaussian")),
-        Arm("mask/dot_product", "dot product", _MASK_NL, (f"{NL}.PAIRWISE", "dot_product")),
-        Arm("mask/concatenation", "concatenation", _MASK_NL, (f"{NL}.PAIRWISE", "concatenation")),
-        # What the defaults settle.
-        Arm("mask/no_scale", "no scale", _MASK_NL, (f"{NL}.SCALE", "False")),
-        Arm("mask/gn", "GN after W_z", _MASK_NL, (f"{NL}.NORM", "GN")),
-        Arm("mask/no_norm", "no norm after W_z", _MASK_NL, (f"{NL}.NORM", "")),
-        Arm("mask/pooled_after", "pooled after phi and g", _MASK_NL, (f"{NL}.SUBSAMPLE", "embedding")),
-        Arm("mask/not_pooled", "not pooled", _MASK_NL, (f"{NL}.SUBSAMPLE", "none")),
-    ),
+MAIN = Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)
+KEYPOINT = (
+    BASELINES["keypoint"],
+    Arm("keypoint/nl_head", "+4 NL in head", _KEYPOINT.format("nl_head_")),
+    Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
 )
-ARMS = tuple(arm for group in GROUPS for arm in group)
+PLACES = (
+    BASELINES["mask"],
+    MAIN,
+    Arm("mask/residual_res4", "+1 residual block in res4", _MASK, ("MODEL.BACKBONE.NAME", DEEPER_BACKBONE)),
+    Arm("mask/nl_res3", "+1 NL in res3", _MASK_NL, (f"{NL}.RES3", "[-1]", f"{NL}.RES4", "[]")),
+    Arm("mask/nl_5", "+5 NL in res3 and res4", _MASK_NL, (f"{NL}.RES3", "[2, 4]", f"{NL}.RES4", "[2, 4, 6]")),
+)
+SETTINGS = (
+    MAIN,
+    Arm("mask/no_scale", "no scale", _MASK_NL, (f"{NL}.SCALE", "False")),
+    Arm("mask/gn", "GN after W_z", _MASK_NL, (f"{NL}.NORM", "GN")),
+    Arm("mask/no_norm", "no norm after W_z", _MASK_NL, (f"{NL}.NORM", "")),
+    Arm("mask/pooled_after", "pooled after phi and g", _MASK_NL, (f"{NL}.SUBSAMPLE", "embedding")),
+    Arm("mask/not_pooled", "not pooled", _MASK_NL, (f"{NL}.SUBSAMPLE", "none")),
+    Arm("mask/gaussian", "Gaussian", _MASK_NL, (f"{NL}.PAIRWISE", "gaussian")),
+    Arm("mask/dot_product", "dot product", _MASK_NL, (f"{NL}.PAIRWISE", "dot_product")),
+    Arm("mask/concatenation", "concatenation", _MASK_NL, (f"{NL}.PAIRWISE", "concatenation")),
+)
+GROUPS = {"places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}  # compared with the first arm of each
+# What is trained together: all of it with one seed, before the next seed.
+_BATCHES = (PLACES[:2], KEYPOINT, PLACES[2:] + SETTINGS[1:])
+ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 
 def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Training]:
@@ -132,7 +122,7 @@ def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[T
 
 
 def _all() -> Iterator[Training]:
-    for group in GROUPS:
+    for batch in _BATCHES:
         for seed in SEEDS:
-            for arm in group:
+            for arm in batch:
                 yield Training(arm, seed)

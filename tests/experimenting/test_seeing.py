@@ -1,0 +1,127 @@
+"""What is made of detections and of weights: against pictures that were drawn for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, BoxMode, Instances
+from experimenting.seeing import Look, Seen, decides_rightly, disc_of, look, share, within
+
+from nl_detectron.attention import Grid
+from nl_detectron.data import write_shapes
+from nl_detectron.data.far import SWAPPED
+
+
+class StandIn:
+    """A field of 4 x 4 positions of 8 pixels, pooled to 2 x 2, whose rows are given."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.grid = Grid(0, 0, 8, 8, 4, 4, (2, 2))
+        self.weights = rows
+
+    def rows(self, positions: Sequence[int]) -> np.ndarray:
+        return self.weights[list(positions)]
+
+
+def image_with(rows: slice, columns: slice, colour: tuple[int, int, int]) -> np.ndarray:
+    image = np.full((32, 32, 3), 200, np.uint8)
+    image[rows, columns] = colour
+    return image
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "expected"),
+    [
+        (slice(6, 10), slice(6, 10), [[1, 0], [0, 0]]),  # at the centre of the first
+        (slice(0, 2), slice(7, 9), [[1, 0], [0, 0]]),  # 7 pixels above it, of 8
+        (slice(22, 26), slice(14, 18), [[0, 0], [1, 1]]),  # between the lower two
+        (slice(0, 1), slice(15, 17), [[0, 0], [0, 0]]),  # too far from all
+    ],
+)
+def test_positions_on_the_disc(rows: slice, columns: slice, expected: list[list[int]]) -> None:
+    """The centres are (8, 8), (24, 8), (8, 24) and (24, 24)."""
+    disc = disc_of(image_with(rows, columns, (0, 0, 255)))
+    assert within(StandIn(None), disc).astype(int).tolist() == expected
+
+
+def test_the_share_of_the_weights() -> None:
+    """By size: of -3 and 1 three quarters. A row of zeros, as ReLU may leave, looks at nothing."""
+    where = np.array([[True, False], [False, False]])
+    rows = np.array([[[0.2, 0.3], [0.5, 0.0]], [[-3.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    assert share(rows, where).tolist() == pytest.approx([0.2, 0.75, 0.0])
+
+
+@pytest.mark.parametrize(("colour", "red"), [((40, 40, 220), True), ((220, 70, 40), False)])
+def test_looks(colour: tuple[int, int, int], red: bool) -> None:
+    """A figure in the upper right: position 3, whose row alone is on the disc in the lower left."""
+    rows = np.full((16, 2, 2), 0.25)
+    rows[3] = [[0, 0], [0.9, 0.1]]
+    field = StandIn(rows)
+    image = image_with(slice(22, 26), slice(6, 10), colour)
+    (seen,) = look(field, [{"bbox": [25, 1, 5, 5]}], image)
+    assert seen == pytest.approx(Look(red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
+
+
+def detections(*found: tuple[list[float], float, int]) -> Instances:
+    boxes, scores, classes = zip(*found, strict=True) if found else ([], [], [])
+    return Instances(
+        (100, 100),
+        pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
+        scores=torch.tensor(scores),
+        pred_classes=torch.tensor(classes, dtype=torch.long),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([([10.0, 10, 20, 30], 0.9, 1)], True),
+        ([([10.0, 10, 20, 30], 0.9, 0)], False),
+        ([([10.0, 10, 20, 30], 0.9, 0), ([10.0, 10, 20, 29], 0.95, 1)], True),  # the most certain one
+        ([([50.0, 10, 60, 30], 0.99, 0), ([10.0, 12, 20, 30], 0.2, 1)], True),  # that is the figure
+        ([([10.0, 10, 20, 15], 0.9, 1)], None),  # an IoU of a quarter
+        ([], None),
+    ],
+)
+def test_decisions(found: list[tuple], expected: bool | None) -> None:
+    figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    assert decides_rightly(detections(*found), figure) is expected
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_left_and_right(swapped: bool) -> None:
+    points = np.random.default_rng(0).uniform(10, 30, (17, 3))
+    found = detections(([10.0, 10, 20, 30], 0.9, 0))
+    found.pred_keypoints = torch.from_numpy(points[SWAPPED] if swapped else points)[None] + 0.3
+    figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    assert decides_rightly(found, figure | {"keypoints": points.flatten().tolist()}) is not swapped
+
+
+@pytest.mark.parametrize(
+    ("right", "share_right", "told_apart"),
+    [
+        ([[True], [False]], 50, 0),  # the same in both pictures
+        ([[True], [True]], 100, 100),
+        ([[False], [False]], 0, 100),  # the colours the wrong way round
+        ([[True, True], [True, False]], 75, 50),
+        ([[None], [True]], 50, 0),
+        ([[None], [None]], 0, 0),
+    ],
+)
+def test_pairs(right: list[list[bool | None]], share_right: float, told_apart: float) -> None:
+    assert (Seen(right).right_share(), Seen(right).told_apart_share()) == (share_right, told_apart)
+
+
+@pytest.mark.parametrize("mode", ["far", "near"])
+def test_the_disc_is_all_that_is_not_grey(mode: str, tmp_path: Path) -> None:
+    """In the files too: one circle, or one for each of one or two figures."""
+    write_shapes(tmp_path / mode, train=2, val=10, size=256, mode=mode)
+    area = np.pi * round(0.07 * 256) ** 2
+    for file in sorted((tmp_path / mode / "val").iterdir()):
+        circles = disc_of(cv2.imread(str(file))).sum() / area
+        assert circles == pytest.approx(1, rel=0.05) or (
+            mode == "near" and circles == pytest.approx(2, rel=0.05)
+        )

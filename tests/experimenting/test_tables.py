@@ -1,0 +1,133 @@
+"""The tables are what the trainings say, and say what is not there."""
+
+import pytest
+from experimenting import report
+from experimenting.folder import Experiment, read_all
+from experimenting.matrix import ARMS, KEYPOINT, PLACES, SETTINGS, trainings
+from experimenting.seeing import Look, Seen
+from experimenting.tables import attention_table, count, group_table, learnt_after
+from made_up_runs import Train, write_metrics
+
+ARM = {arm.path: arm for arm in ARMS}
+
+
+@pytest.fixture
+def arms(experiment: Experiment, train: Train, cheap_counting: None) -> dict:
+    """Two seeds of the baseline, three of the block; and one keypoint arm. Figures are right in `right`."""
+    for path, seed, far, near in (
+        ("mask/baseline", 1, 40.0, 80.0),
+        ("mask/baseline", 2, 42.0, 81.0),
+        ("mask/nl_res4", 1, 70.0, 80.5),
+        ("mask/nl_res4", 2, 76.0, 80.5),
+        ("mask/nl_res4", 3, 73.0, 80.5),
+        ("mask/gn", 1, 71.0, 80.5),
+    ):
+        train(path, seed, bbox=(far, near), segm=(far - 1, near - 1))
+    train("keypoint/nl_head", 1, bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
+    right = {1: [[True], [False]], 2: [[True, True], [True, None]], 3: [[False], [False]]}
+    return {
+        arm: {seed: (run, Seen(right[seed])) for seed, run in by_seed.items()}
+        for arm, by_seed in read_all(experiment).items()
+    }
+
+
+def rows_of(text: str) -> dict[str, dict[str, str]]:
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_differences_are_paired_by_seed(experiment: Experiment, arms: dict) -> None:
+    """Means 41 and 73; the pairs differ by 30 and 34, as the third seed has no baseline."""
+    rows = rows_of(group_table(experiment, PLACES, arms))
+    assert list(rows) == [arm.name for arm in PLACES]
+    assert rows["baseline"] == {
+        "seeds": "1, 2", "far: right, %": "62.5 ± 17.7", "far: told apart, %": "25.0 ± 35.4",
+        "far: AP50 > 90 after": "-, -",
+        "far: box AP": "41.0 ± 1.4", "far: mask AP": "40.0 ± 1.4",
+        "near: box AP": "80.5 ± 0.7", "near: mask AP": "79.5 ± 0.7",
+        "multiply-adds": "1.00 G", "parameters": "2.00 M",
+    }  # fmt: skip
+    block = rows["+1 NL in res4"]
+    assert block["seeds"] == "1, 2, 3"
+    assert block["far: box AP"] == "73.0 ± 3.0 (+32.0 ± 2.8)"
+    assert block["near: mask AP"] == "79.5 ± 0.0 (+0.0 ± 0.7)"
+    assert (block["multiply-adds"], block["parameters"]) == ("+2.0%", "+5.0%")
+
+
+def test_settings_are_compared_with_the_block(experiment: Experiment, arms: dict) -> None:
+    rows = rows_of(group_table(experiment, SETTINGS, arms))
+    assert rows["+1 NL in res4"]["far: box AP"] == "73.0 ± 3.0"
+    assert rows["GN after W_z"]["far: box AP"] == "71.0 (+1.0)"
+
+
+def test_what_is_not_finished(experiment: Experiment, arms: dict) -> None:
+    """It has its row, which says how far it is."""
+    training = trainings(["mask/no_norm"], [2])[0]
+    folder = experiment.folder(training)
+    folder.mkdir(parents=True)
+    write_metrics(folder, 79)
+    rows = rows_of(group_table(experiment, SETTINGS, arms))
+    assert rows["not pooled"] == dict.fromkeys(rows["not pooled"], "") | {"seeds": "not trained"}
+    assert rows["no norm after W_z"]["seeds"] == "2 only to step 79"
+
+
+def test_an_arm_without_reference_has_no_differences(experiment: Experiment, arms: dict) -> None:
+    rows = rows_of(group_table(experiment, KEYPOINT, arms))
+    assert rows["baseline"]["seeds"] == "not trained"
+    assert rows["+4 NL in head"]["far: keypoint AP"] == "20.0"
+    assert rows["+4 NL in head"]["near: box AP"] == "51.0"
+
+
+def test_from_when_on_it_is_learnt(experiment: Experiment, train: Train) -> None:
+    """Evaluations after 20, 40 and 60 steps are written under 19, 39 and 59; one below 90 undoes what was."""
+    run = train("mask/nl_res4", 1, bbox=(70.0, 0.0))
+    key = "shapes_far_val/bbox/AP50"
+
+    def after(*values: float) -> str:
+        run.history.clear()
+        for step, value in zip((19, 39, 59, 100), values, strict=True):
+            run.history[step] = {"iteration": step, key: value}
+        return learnt_after(run, "bbox/AP50")
+
+    assert after(50, 91, 92, 93) == "40"
+    assert after(50, 91, 60, 93) == "100"
+    assert after(50, 91, 60, float("nan")) == "-"
+    assert after(91, 91, 91, 91) == "20"
+
+
+def test_attention(arms: dict) -> None:
+    """Means over the figures with a red and with a blue disc, then over the seeds."""
+    looks = {1: [(True, 0.5, 0.2, 0.1), (True, 0.7, 0.2, 0.1), (False, 1.0, 0.4, 0.2)], 2: [
+        (True, 0.8, 0.4, 0.1), (False, 0.9, 0.4, 0.1),
+    ]}  # fmt: skip
+    seen = {
+        seed: Seen(
+            [], {"res4.non_local_5": [Look(*each) for each in those]}, {"res4.non_local_5": [0.25, 0.75]}
+        )
+        for seed, those in looks.items()
+    }
+    main, baseline = ARM["mask/nl_res4"], ARM["mask/baseline"]
+    given = {baseline: {1: (None, Seen())}, main: {seed: (None, each) for seed, each in seen.items()}}
+    assert rows_of(attention_table(given)) == {
+        "mask": {
+            "arm": "+1 NL in res4", "block": "res4.non_local_5", "seeds": "2",
+            "on a red disc, %": "70.0 ± 14.1", "red: from everywhere": "30.0 ± 14.1",
+            "on a blue disc, %": "95.0 ± 7.1", "blue: from everywhere": "40.0 ± 0.0",
+            "if all were alike": "11.7 ± 2.4", "query dependence": "0.50 ± 0.00",
+        }
+    }  # fmt: skip
+
+
+def test_what_an_arm_costs(experiment: Experiment) -> None:
+    """The block has 4 C d + 2 C = 4 * 256 * 128 + 256 * 2 weights and norms, of which three have biases."""
+    one, other = (count(experiment, ARM[path]) for path in ("mask/baseline", "mask/nl_res4"))
+    assert other.parameters - one.parameters == 4 * 256 * 128 + 3 * 128 + 2 * 256
+    assert other.multiply_adds > one.multiply_adds > 1e9
+
+
+def test_summary(experiment: Experiment, arms: dict) -> None:
+    runs = {arm: {seed: run for seed, (run, _) in done.items()} for arm, done in arms.items()}
+    assert report.summary(experiment, runs) == (
+        "7 of the 48 trainings of the matrix are finished, each with 12 far and 12 near pictures; code: abc. "
+        "All have SOLVER.MAX_ITER 100. One took 0:17:00 (the median of the 7 that were not interrupted)."
+    )
