@@ -35,14 +35,14 @@ def image_with(rows: slice, columns: slice, colour: tuple[int, int, int]) -> np.
 @pytest.mark.parametrize(
     ("rows", "columns", "expected"),
     [
-        (slice(6, 10), slice(6, 10), [[1, 0], [0, 0]]),  # at the centre of the first
-        (slice(0, 2), slice(7, 9), [[1, 0], [0, 0]]),  # 7 pixels above it, of 8
-        (slice(22, 26), slice(14, 18), [[0, 0], [1, 1]]),  # between the lower two
-        (slice(0, 1), slice(15, 17), [[0, 0], [0, 0]]),  # too far from all
+        (slice(2, 4), slice(2, 4), [[1, 0], [0, 0]]),  # 12 pixels from its neighbours
+        (slice(2, 4), slice(6, 8), [[1, 0], [0, 0]]),  # 9 pixels from the one at its right
+        (slice(2, 4), slice(7, 9), [[1, 1], [0, 0]]),  # 8 pixels, the stride
+        (slice(15, 17), slice(15, 17), [[1, 1], [1, 1]]),
     ],
 )
 def test_positions_on_the_disc(rows: slice, columns: slice, expected: list[list[int]]) -> None:
-    """The centres are (8, 8), (24, 8), (8, 24) and (24, 24)."""
+    """Each covers 16 x 16 pixels."""
     disc = disc_of(image_with(rows, columns, (0, 0, 255)))
     assert within(StandIn(None), disc).astype(int).tolist() == expected
 
@@ -60,7 +60,7 @@ def test_looks(colour: tuple[int, int, int], red: bool) -> None:
     rows = np.full((16, 2, 2), 0.25)
     rows[3] = [[0, 0], [0.9, 0.1]]
     field = StandIn(rows)
-    image = image_with(slice(22, 26), slice(6, 10), colour)
+    image = image_with(slice(26, 30), slice(2, 6), colour)
     (seen,) = look(field, [{"bbox": [25, 1, 5, 5]}], image)
     assert seen == pytest.approx(Look(red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
 

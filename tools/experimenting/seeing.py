@@ -27,8 +27,8 @@ class Look(NamedTuple):
 
     Attributes:
         red: whether the disc is.
-        weight: the share of its weights on the disc: on positions whose centre is no further from it than the
-            stride of the map.
+        weight: the share of its weights on the disc: on positions that come as near to it as the map's
+            stride.
         everywhere: that share, as the mean over all positions of the picture.
         alike: that share, if all weights were the same.
     """
@@ -130,13 +130,13 @@ def share(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def within(each: Field, disc: np.ndarray) -> np.ndarray:
-    """(H', W'): the positions j whose centre is no further from the disc, a mask, than the map's stride."""
+    """(H', W'): the positions j that come as near to the disc, a mask, as the map's stride."""
     away = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     down, across = each.grid.pooled
     size = each.grid.rows // down, each.grid.columns // across
-    centres = [each.grid.pooled_centre(j) for j in range(size[0] * size[1])]
-    near = [away[int(y), int(x)] <= each.grid.width for x, y in centres]
-    return np.array(near).reshape(size)
+    numbers = each.grid.paint(np.arange(size[0] * size[1]).reshape(size), *disc.shape)
+    near = numbers[(away <= each.grid.width) & ~np.isnan(numbers)].astype(int)
+    return np.isin(np.arange(size[0] * size[1]), near).reshape(size)
 
 
 def disc_of(image: np.ndarray) -> np.ndarray:

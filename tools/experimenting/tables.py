@@ -94,16 +94,16 @@ def _cost(cost: Counts, reference: Counts) -> dict[str, str]:
 
 
 def attention_table(arms: dict[Arm, Trainings]) -> str:
-    """A row for each block in a backbone: means over the figures, ± the spread over seeds."""
+    """A row for each block in a backbone: means over the figures, one for each seed."""
     rows = []
     for arm, done in arms.items():
         every = [seen for _, seen in done.values()]
         for block in every[0].looks:
             means = [_means(seen, block) for seen in every]
-            cells = {name: str(mean_score([each[name] for each in means])) for name in means[0]}
-            dependence = mean_score([float(np.mean(seen.dependence[block])) for seen in every], ".2f")
-            names = {"task": arm.task, "arm": arm.name, "block": block, "seeds": str(len(every))}
-            rows.append(names | cells | {"query dependence": str(dependence)})
+            cells = {name: ", ".join(f"{each[name]:.0f}" for each in means) for name in means[0]}
+            dependence = ", ".join(f"{np.mean(seen.dependence[block]):.2f}" for seen in every)
+            names = {"task": arm.task, "arm": arm.name, "block": block, "seeds": ", ".join(map(str, done))}
+            rows.append(names | cells | {"query dependence": dependence})
     return tabulate(rows, "keys", "github", disable_numparse=True)
 
 
