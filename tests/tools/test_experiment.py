@@ -64,8 +64,8 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     text = page.read_text()
     assert "2 of the 48 trainings of the matrix are finished" in text
     assert "| mask   | +1 NL in res4 | res4.non_local_5 | 1 " in text
-    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert pictures == ["page_attention_back.png", "page_attention_front.png", "page_curves.png"]
+    pictures = sorted(path.name for path in tmp_path.glob("page_*"))
+    assert pictures == ["page_attention_back.jpg", "page_attention_front.jpg", "page_curves.png"]
     others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
     assert others.startswith("error: --output must be a folder of the same pictures and keys")
 

@@ -18,9 +18,10 @@ LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
 
 
 def draw_curves(runs: dict[Arm, dict[int, Run]]) -> Figure:
-    """A row for each group: the loss in training, and the score that needs the disc, far and near."""
+    """A row for each group with something to compare: the loss in training, and the score that needs the
+    disc, far and near."""
     groups = [[arm for arm in group if arm in runs] for group in GROUPS.values()]
-    groups = [group for group in groups if group]
+    groups = [group for group in groups if len(group) > 1] or [group for group in groups if group][:1]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
         arms = {arm.name: [*runs[arm].values()] for arm in group}
@@ -28,7 +29,7 @@ def draw_curves(runs: dict[Arm, dict[int, Run]]) -> Figure:
         for axes, (key, label) in zip(row, _curves(group[0], arms[group[0].name][0]), strict=True):
             plot_variants(axes, key, arms, colours)
             axes.set(xlabel="iteration", ylabel=label)
-        row[0].set_title(f"{group[0].task} R-CNN".capitalize(), loc="left")
+        row[0].set_title(f"{group[0].task.capitalize()} R-CNN", loc="left")
         row[0].legend(fontsize=7)
     return figure
 

@@ -42,7 +42,7 @@ def write_report(experiment: Experiment, file: Path) -> None:
     replace_places(file, {place: writers[place]() + "\n" for place in found})
     _save(draw_curves(runs), file.with_name(f"{file.stem}_curves.png"))
     for name, figure in draw_attention(runs):
-        _save(figure, file.with_name(f"{file.stem}_attention_{name}.png"))
+        _save(figure, file.with_name(f"{file.stem}_attention_{name}.jpg"))
 
 
 def _watched(arm: Arm, runs: dict[int, Run]) -> Iterator[tuple[int, tuple[Run, Seen]]]:
@@ -52,7 +52,7 @@ def _watched(arm: Arm, runs: dict[int, Run]) -> Iterator[tuple[int, tuple[Run, S
 
 def _save(figure: Figure, file: Path) -> None:
     with written_whole(file) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=80)
+        figure.savefig(unfinished, format=file.suffix[1:], dpi=80)
 
 
 def summary(experiment: Experiment, runs: dict[Arm, dict[int, Run]]) -> str:
