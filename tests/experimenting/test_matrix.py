@@ -60,9 +60,9 @@ def test_order() -> None:
     [
         (["mask/nl_res4"], [2], ["mask/nl_res4/seed_2"]),
         (["mask/nl_res?"], [1], ["mask/nl_res4/seed_1", "mask/nl_res3/seed_1"]),
-        (["keypoint/*", "mask/baseline"], [3, 3], [
+        (["keypoint/??_head*4", "keypoint/baseline", "mask/baseline"], [3, 3], [
             "mask/baseline/seed_3", "keypoint/baseline/seed_3",
-            "keypoint/nl_head/seed_3", "keypoint/nl_head_res4/seed_3",
+            "keypoint/nl_head_res4/seed_3",
         ]),
         (["mask/gn"], [], ["mask/gn/seed_1", "mask/gn/seed_2", "mask/gn/seed_3"]),
     ],

@@ -128,6 +128,7 @@ def test_what_an_arm_costs(experiment: Experiment) -> None:
 def test_summary(experiment: Experiment, arms: dict) -> None:
     runs = {arm: {seed: run for seed, (run, _) in done.items()} for arm, done in arms.items()}
     assert report.summary(experiment, runs) == (
-        f"7 of the {len(trainings())} trainings of the matrix are finished, each with 12 far and 12 near pictures; code: abc. "
-        "All have SOLVER.MAX_ITER 100. One took 0:17:00 (the median of the 7 that were not interrupted)."
+        f"7 of the {len(trainings())} trainings of the matrix are finished, each with 12 far and 12 near "
+        "pictures; code: abc. All have SOLVER.MAX_ITER 100. One took 0:17:00 (the median of the 7 that were "
+        "not interrupted)."
     )
