@@ -7,8 +7,8 @@ their control, and report what comes of it.
 
 Called again, it goes on where it was: what is finished is not trained again, what was interrupted is resumed.
 --list shows the matrix, and what of it is finished. --report writes the tables of what is finished into their
-places in a Markdown file, between <!-- results:places --> (or settings, keypoint, chance, attention, summary)
-and <!-- /results -->, and the pictures beside it.
+places in a Markdown file, between <!-- results:places --> (or settings, keypoint, keypoint_long, chance,
+attention, summary) and <!-- /results -->, and the pictures beside it.
 """
 
 import argparse

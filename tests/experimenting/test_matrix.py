@@ -4,13 +4,18 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from experimenting.matrix import ARMS, BASELINES, SEEDS, Arm, trainings
+from experimenting.matrix import ARMS, GROUPS, PLACES, SEEDS, Arm, trainings
 
 from nl_detectron.config import check_placement_is_used
 from nl_detectron.errors import ArgumentError
+from nl_detectron.modeling import non_local_blocks
 from nl_detectron.results.pairing import config_setting
 
-by_path = pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.path)
+with_first = pytest.mark.parametrize(
+    ("first", "arm"),
+    [(group[0], arm) for group in GROUPS.values() for arm in group[1:]],
+    ids=lambda arm: arm.path,
+)
 
 
 def on_cpu(arm: Arm) -> CfgNode:
@@ -19,39 +24,52 @@ def on_cpu(arm: Arm) -> CfgNode:
     return cfg
 
 
-@by_path
-def test_nothing_but_the_arm_differs(arm: Arm) -> None:
+@with_first
+def test_nothing_but_the_arm_differs(first: Arm, arm: Arm) -> None:
     """The same data, schedule and model but for blocks, or the one more residual block."""
-    assert config_setting(arm.cfg()) == config_setting(BASELINES[arm.task].cfg())
+    assert config_setting(arm.cfg()) == config_setting(first.cfg())
     check_placement_is_used(arm.cfg(), arm.keys[::2])
 
 
-@by_path
-def test_the_same_initial_weights(arm: Arm) -> None:
-    """In all that an arm shares with the baseline, and the random numbers of the training after it too."""
+@with_first
+def test_the_same_initial_weights(first: Arm, arm: Arm) -> None:
+    """In all that arms share but blocks, and the random numbers of the training after it too."""
     states = []
-    for each in (BASELINES[arm.task], arm):
+    for each in (first, arm):
         torch.manual_seed(3)
-        states.append(build_model(on_cpu(each)).state_dict() | {"next draw": torch.rand(1)})
-    baseline, own = states
-    assert all(own[key].equal(value) for key, value in baseline.items())
-    assert (len(own) > len(baseline)) == (arm not in BASELINES.values())
+        model = build_model(on_cpu(each))
+        blocks = tuple(f"{name}." for name, _ in non_local_blocks(model))
+        state = {key: value for key, value in model.state_dict().items() if not key.startswith(blocks)}
+        states.append(state | {"next draw": torch.rand(1)})
+    one, other = states
+    assert all(other[key].equal(value) for key, value in one.items())
+    assert set(other) - set(one) == {key for key in other if ".res4.more." in key}
 
 
 def test_each_arm_is_another() -> None:
     assert len({arm.path for arm in ARMS}) == len(ARMS)
-    assert len({(arm.task, arm.name) for arm in ARMS}) == len(ARMS)
     assert len({arm.cfg().dump() for arm in ARMS}) == len(ARMS)
-    assert {arm.task for arm in ARMS} == set(BASELINES)
+    assert {arm for group in GROUPS.values() for arm in group} == set(ARMS)
+    for group in GROUPS.values():
+        assert len({arm.name for arm in group}) == len(group)
+        assert len({arm.task for arm in group}) == 1
+    assert [group[0].name for group in GROUPS.values()] == [
+        "baseline",
+        PLACES[1].name,
+        "baseline",
+        "baseline",
+    ]
 
 
 def test_order() -> None:
-    """The main pair first, seed by seed; then the keypoint arms; then one seed of all the others."""
+    """The main pair first, seed by seed; then the keypoint arms; then the others, and long ones last."""
     order = [(training.arm.path, training.seed) for training in trainings()]
     assert order[:6] == [(f"mask/{arm}", seed) for seed in SEEDS for arm in ("baseline", "nl_res4")]
     keypoint = ["keypoint/baseline", "keypoint/nl_head", "keypoint/nl_head_res4"]
     assert order[6:15] == [(arm, seed) for seed in SEEDS for arm in keypoint]
-    assert [seed for _, seed in order[15:]] == sorted(seed for _, seed in order[15:])
+    for others in (order[15:-9], order[-9:]):
+        assert [seed for _, seed in others] == sorted(seed for _, seed in others)
+    assert all(path.endswith("_long") == (k >= len(order) - 9) for k, (path, _) in enumerate(order))
     assert len(set(order)) == len(order) == len(ARMS) * len(SEEDS)
 
 

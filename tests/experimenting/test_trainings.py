@@ -177,8 +177,9 @@ def test_an_interrupted_tool_leaves_nothing_running(number: signal.Signals, tmp_
     tool.write_text(
         textwrap.dedent(
             f"""
-            import sys
+            import signal, sys
             from pathlib import Path
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
             sys.path.insert(0, {str(ROOT / "tools")!r})
             from experimenting import runs
             from experimenting.folder import Experiment

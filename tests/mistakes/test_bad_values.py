@@ -156,7 +156,7 @@ TEST.EXPECTED_RESULTS [['bbox','AP']]     | a list of [task, metric, value, tole
 TEST.AUG.MIN_SIZES ()                     | not empty; got ()
 TEST.AUG.MAX_SIZE 0                       | 1 or more; got 0
 TEST.PRECISE_BN.NUM_ITER 0                | 1 or more; got 0
-MODEL.BACKBONE.NAME no_backbone           | one of 'build_nl_resnet_backbone', .*; got 'no_backbone'
+MODEL.BACKBONE.NAME no_backbone           | one of .*'build_nl_resnet_backbone', .*; got 'no_backbone'
 MODEL.BACKBONE.FREEZE_AT 9                | from 0 to 5; got 9
 MODEL.RESNETS.DEPTH 51                    | one of 18, 34, 50, 101, 152; got 51
 MODEL.RESNETS.NORM XN                     | a norm like "BN", .*; got 'XN'

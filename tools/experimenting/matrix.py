@@ -1,11 +1,11 @@
 """The matrix: what is trained on the far and near pictures, and with which seeds.
 
-All arms of a task have the same data and schedule and, with one seed, the same batches and the same initial
+All arms of a group have the same data and schedule and, with one seed, the same batches and the same initial
 weights in all that they share: the loader and the builders see to that. What is added begins as the identity.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from detectron2.config import CfgNode
@@ -63,13 +63,9 @@ class Training:
         return f"{self.arm.path} with SEED {self.seed}"
 
 
-BASELINES = {
-    "mask": Arm("mask/baseline", "baseline", _MASK),
-    "keypoint": Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
-}
 MAIN = Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)
 KEYPOINT = (
-    BASELINES["keypoint"],
+    Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
     Arm("keypoint/nl_head", "+4 NL in head", _HEAD),
     Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
     # Whether the head's blocks learn better in another way, one change at a time.
@@ -78,8 +74,10 @@ KEYPOINT = (
     Arm("keypoint/nl_head_not_pooled", "+4 NL in head, not pooled", _HEAD, (f"{NL}.SUBSAMPLE", "none")),
     Arm("keypoint/nl_head_1", "+1 NL at the end of the head", _HEAD, (f"{NL}.KEYPOINT_HEAD_EVERY", "8")),
 )
+_LONG = ("SOLVER.MAX_ITER", "2400", "SOLVER.STEPS", "(1800,)")
+KEYPOINT_LONG = tuple(replace(arm, path=f"{arm.path}_long", keys=(*arm.keys, *_LONG)) for arm in KEYPOINT[:3])
 PLACES = (
-    BASELINES["mask"],
+    Arm("mask/baseline", "baseline", _MASK),
     MAIN,
     Arm("mask/residual_res4", "+1 residual block in res4", _MASK, ("MODEL.BACKBONE.NAME", DEEPER_BACKBONE)),
     Arm("mask/nl_res3", "+1 NL in res3", _MASK_NL, (f"{NL}.RES3", "[-1]", f"{NL}.RES4", "[]")),
@@ -96,9 +94,14 @@ SETTINGS = (
     Arm("mask/dot_product", "dot product", _MASK_NL, (f"{NL}.PAIRWISE", "dot_product")),
     Arm("mask/concatenation", "concatenation", _MASK_NL, (f"{NL}.PAIRWISE", "concatenation")),
 )
-GROUPS = {"places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}  # compared with the first arm of each
+GROUPS = {  # compared with the first arm of each
+    "places": PLACES,
+    "settings": SETTINGS,
+    "keypoint": KEYPOINT,
+    "keypoint_long": KEYPOINT_LONG,
+}
 # What is trained together: all of it with one seed, before the next seed.
-_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
+_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:], KEYPOINT_LONG)
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 

@@ -24,8 +24,8 @@ def write_report(experiment: Experiment, file: Path) -> None:
     """Fill the places of a Markdown file, and draw the pictures.
 
     Args:
-        file: it has places <!-- results:NAME --> of these names: summary, places, settings, keypoint, chance,
-            attention.
+        file: it has places <!-- results:NAME --> of some of these names: summary, chance, attention, and
+            those of GROUPS.
 
     Raises:
         UserError: if it has others or none, or if there is nothing to report.
