@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,14 @@ def run_here(*argv: str) -> None:
         main(argv)
     finally:
         torch.set_num_threads(threads)
+
+
+def refusal(tool: Callable[..., object], *words: object) -> str:
+    """What a command line says, in one line, when it ends with an error."""
+    with pytest.raises(SystemExit) as stopped:
+        tool(*words)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
 
 
 @contextmanager

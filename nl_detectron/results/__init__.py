@@ -4,13 +4,12 @@ from .curves import check_format, curve_of, draw_curves, plot_curves, plot_varia
 from .markdown import fill_in, find_places, replace_places, sort_into_places
 from .pairing import Comparison, pair_runs
 from .runs import Run, read_run
-from .tables import FORMATS, Score, format_table, mean_score, result_table
+from .tables import FORMATS, format_table, mean_score, result_table
 
 __all__ = [
     "FORMATS",
     "Comparison",
     "Run",
-    "Score",
     "check_format",
     "curve_of",
     "draw_curves",

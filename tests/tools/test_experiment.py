@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from experiment import main
 from experimenting.matrix import trainings
-from runs import SMALL, registrations_forgotten
+from runs import SMALL, refusal, registrations_forgotten
 
 Tool = Callable[..., str]
 ARMS = ["--arm", "mask/baseline", "--arm", "mask/nl_res4", "--seed", "1"]
@@ -36,13 +36,6 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def refusal(tool: Tool, *words: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        tool(*words)
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
-
-
 def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     output = ["--output", tmp_path / "out"]
@@ -53,6 +46,9 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
         for arm in ("baseline", "nl_res4")
     ]
     assert losses[0]["total_loss"] == losses[1]["total_loss"]  # a new block is the identity
+    for name in ("far", "near"):
+        found = tmp_path / "out" / "mask" / "nl_res4" / "seed_1" / "inference" / f"shapes_{name}_val"
+        assert (found / "coco_instances_results.json").is_file()
     listed = [line.split() for line in tool(*output, "--list").splitlines()[2:]]
     assert [line[:2] for line in listed if line[-1] == "finished"] == [
         ["mask/baseline", "1"],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import results
 from made_up_runs import MASK, MASK_NL, finished, write_log
-from runs import arguments, run_here
+from runs import arguments, refusal, run_here
 
 Tool = Callable[..., str]
 
@@ -24,13 +24,6 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return capsys.readouterr().out
 
     return run
-
-
-def refusal(tool: Tool, *words: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        tool(*words)
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
 
 
 @pytest.fixture(scope="module")

@@ -61,9 +61,8 @@ class Seen:
         """In per cent of the figures of a pair: decided otherwise with a red disc than with a blue one."""
         pairs = zip(self.right[::2], self.right[1::2], strict=True)
         both = [pair for one, other in pairs for pair in zip(one, other, strict=True)]
-        return 100 * np.mean(
-            [None not in pair and pair[0] == pair[1] for pair in both]
-        )  # labels are opposite
+        # Their labels are opposite: both right or both wrong.
+        return 100 * np.mean([None not in pair and pair[0] == pair[1] for pair in both])
 
 
 def look_at_all(run: Run) -> Seen:
