@@ -7,15 +7,15 @@ their control, and report what comes of it.
 
 Called again, it goes on where it was: what is finished is not trained again, what was interrupted is resumed.
 --list shows the matrix, and what of it is finished. --report writes the tables of what is finished into their
-places in a Markdown file, between <!-- results:places --> (or settings, keypoint, keypoint_long, chance,
-attention, summary) and <!-- /results -->, and the pictures beside it.
+places in a Markdown file, between <!-- results:places --> (or settings, keypoint, chance, attention,
+summary) and <!-- /results -->, and the pictures beside it.
 """
 
 import argparse
 from pathlib import Path
 
 from experimenting.folder import Experiment, keep, kept
-from experimenting.matrix import Training, trainings
+from experimenting.matrix import Training, trainings, with_starts
 from experimenting.report import write_report
 from experimenting.runs import run_all
 from tabulate import tabulate
@@ -27,7 +27,7 @@ from nl_detectron.errors import UserError, one_line_errors
 def main() -> None:
     args = _parser().parse_args()
     with one_line_errors():
-        asked = trainings(args.arm, args.seed)
+        asked = with_starts(trainings(args.arm, args.seed))
         if args.jobs < 1:
             raise UserError(f"--jobs must be at least 1; got {args.jobs}.")
         output = args.output.resolve()

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os.path
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ _OWN = (
     "MODEL.NON_LOCAL.",
     "MODEL.BACKBONE.",
     "MODEL.ROI_KEYPOINT_HEAD.NAME",
+    "MODEL.WEIGHTS",
     "DATASETS.",
     "SEED",
     "OUTPUT_DIR",
@@ -52,11 +54,19 @@ class Experiment:
     def folder(self, training: Training) -> Path:
         return self.output / training.arm.path / f"seed_{training.seed}"
 
+    def weights(self, training: Training) -> Path:
+        return self.folder(training) / "model_final.pth"
+
     def cfg(self, arm: Arm) -> CfgNode:
         """The config of an arm in this experiment."""
         cfg = arm.cfg()
         merge_options(cfg, self.keys)
         return cfg
+
+    def own_keys(self, training: Training) -> list[str]:
+        """The keys of the config, and their values, that are of one training."""
+        weights = ["MODEL.WEIGHTS", str(self.weights(training.start))] if training.start else []
+        return [*weights, "SEED", str(training.seed), "OUTPUT_DIR", str(self.folder(training))]
 
     def step(self, training: Training) -> int:
         """How far a training is, finished or not."""
@@ -77,6 +87,9 @@ class Experiment:
             return None
         found, declared = dict(flat_pairs(run.cfg)), dict(flat_pairs(self.cfg(training.arm)))
         declared |= {"SEED": training.seed} | {key: found[key] for key in _FREE}
+        if training.start:  # relative, as the experiment may have been moved
+            weights = os.path.relpath(self.weights(training.start), self.folder(training))
+            declared["MODEL.WEIGHTS"] = os.path.normpath(os.path.join(found["OUTPUT_DIR"], weights))
         others = [key for key in declared if json.dumps(found.get(key)) != json.dumps(declared[key])]
         if run.images != tuple(sorted({self.train, self.val})):
             others.append("number of images")

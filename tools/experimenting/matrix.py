@@ -2,6 +2,7 @@
 
 All arms of a group have the same data and schedule and, with one seed, the same batches and the same initial
 weights in all that they share: the loader and the builders see to that. What is added begins as the identity.
+Those of the keypoint arms are the trained baseline's of masks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,12 +31,14 @@ class Arm:
         name: as it stands in the tables.
         config: in configs/quick_schedules.
         keys: of the config, and their values.
+        start: whose trained weights it begins with, of the same seed; None: with random ones.
     """
 
     path: str
     name: str
     config: str
     keys: tuple[str, ...] = ()
+    start: "Arm | None" = None
 
     @property
     def task(self) -> str:
@@ -59,25 +62,19 @@ class Training:
     arm: Arm
     seed: int
 
+    @property
+    def start(self) -> "Training | None":
+        """Whose weights it begins with."""
+        return Training(self.arm.start, self.seed) if self.arm.start else None
+
     def __str__(self) -> str:
         return f"{self.arm.path} with SEED {self.seed}"
 
 
+BASELINE = Arm("mask/baseline", "baseline", _MASK)
 MAIN = Arm("mask/nl_res4", "+1 NL in res4", _MASK_NL)
-KEYPOINT = (
-    Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
-    Arm("keypoint/nl_head", "+4 NL in head", _HEAD),
-    Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
-    # Whether the head's blocks learn better in another way, one change at a time.
-    Arm("keypoint/nl_head_gn", "+4 NL in head, GN after W_z", _HEAD, (f"{NL}.NORM", "GN")),
-    Arm("keypoint/nl_head_no_norm", "+4 NL in head, no norm after W_z", _HEAD, (f"{NL}.NORM", "")),
-    Arm("keypoint/nl_head_not_pooled", "+4 NL in head, not pooled", _HEAD, (f"{NL}.SUBSAMPLE", "none")),
-    Arm("keypoint/nl_head_1", "+1 NL at the end of the head", _HEAD, (f"{NL}.KEYPOINT_HEAD_EVERY", "8")),
-)
-_LONG = ("SOLVER.MAX_ITER", "2400", "SOLVER.STEPS", "(1800,)")
-KEYPOINT_LONG = tuple(replace(arm, path=f"{arm.path}_long", keys=(*arm.keys, *_LONG)) for arm in KEYPOINT[:3])
 PLACES = (
-    Arm("mask/baseline", "baseline", _MASK),
+    BASELINE,
     MAIN,
     Arm("mask/residual_res4", "+1 residual block in res4", _MASK, ("MODEL.BACKBONE.NAME", DEEPER_BACKBONE)),
     Arm("mask/nl_res3", "+1 NL in res3", _MASK_NL, (f"{NL}.RES3", "[-1]", f"{NL}.RES4", "[]")),
@@ -94,14 +91,26 @@ SETTINGS = (
     Arm("mask/dot_product", "dot product", _MASK_NL, (f"{NL}.PAIRWISE", "dot_product")),
     Arm("mask/concatenation", "concatenation", _MASK_NL, (f"{NL}.PAIRWISE", "concatenation")),
 )
+_KEYPOINT_ARMS = (
+    Arm("keypoint/baseline", "baseline", _KEYPOINT.format("")),
+    Arm("keypoint/nl_head", "+4 NL in head", _HEAD),
+    Arm("keypoint/nl_head_res4", "+4 NL in head, +1 in res4", _KEYPOINT.format("nl_head_backbone_")),
+    # Whether the head's blocks do better in another way, one change at a time.
+    Arm("keypoint/nl_head_gn", "+4 NL in head, GN after W_z", _HEAD, (f"{NL}.NORM", "GN")),
+    Arm("keypoint/nl_head_no_norm", "+4 NL in head, no norm after W_z", _HEAD, (f"{NL}.NORM", "")),
+    Arm("keypoint/nl_head_no_scale", "+4 NL in head, no scale", _HEAD, (f"{NL}.SCALE", "False")),
+    Arm("keypoint/nl_head_not_pooled", "+4 NL in head, not pooled", _HEAD, (f"{NL}.SUBSAMPLE", "none")),
+    Arm("keypoint/nl_head_1", "+1 NL at the end of the head", _HEAD, (f"{NL}.KEYPOINT_HEAD_EVERY", "8")),
+)
+# From random weights they learn late which side is left, or not at all.
+KEYPOINT = tuple(replace(arm, start=BASELINE) for arm in _KEYPOINT_ARMS)
 GROUPS = {  # compared with the first arm of each
     "places": PLACES,
     "settings": SETTINGS,
     "keypoint": KEYPOINT,
-    "keypoint_long": KEYPOINT_LONG,
 }
 # What is trained together: all of it with one seed, before the next seed.
-_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:], KEYPOINT_LONG)
+_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 
@@ -128,6 +137,12 @@ def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[T
         if any(fnmatchcase(training.arm.path, pattern) for pattern in patterns or ("*",))
         and training.seed in (seeds or SEEDS)
     ]
+
+
+def with_starts(asked: Sequence[Training]) -> list[Training]:
+    """Those asked for, each after the one that it begins with."""
+    both = (each for training in asked for each in (training.start, training) if each)
+    return [*dict.fromkeys(both)]
 
 
 def _all() -> Iterator[Training]:

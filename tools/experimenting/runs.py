@@ -27,7 +27,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     """Run what is not finished, `jobs` at a time, with a bar of all their steps.
 
     Args:
-        asked: in this order.
+        asked: in this order, but that none begins before the one whose weights it begins with is finished.
         lock: of the experiment's folder, for the trainings to hold too.
 
     Raises:
@@ -37,7 +37,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(jobs, len(waiting))))
     steps = {training: experiment.cfg(training.arm).SOLVER.MAX_ITER for training in asked}
     running: dict[Training, subprocess.Popen] = {}
-    failed: dict[Training, str] = {}
+    failed: list[Training] = []
     done = {training: 0 if training in waiting else steps[training] for training in asked}
     done |= {training: experiment.step(training) for training in waiting}
     bar = tqdm(
@@ -50,14 +50,17 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     with bar:
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    training = waiting.pop(0)
+                while len(running) < jobs and (training := _next(experiment, waiting)):
+                    waiting.remove(training)
                     running[training] = _start(experiment, training, threads, lock)
+                if not running:
+                    failed += waiting  # what they begin with has failed
+                    break
                 bar.set_postfix_str(", ".join(map(str, running)), refresh=False)
                 time.sleep(1)
                 for training in [t for t, process in running.items() if process.poll() is not None]:
                     if why := _what_is_wrong(experiment, training, running.pop(training)):
-                        failed[training] = why
+                        failed.append(training)
                         tqdm.write(why)
                     done[training] = steps[training]  # also if it failed: nothing more will be done
                 done |= {training: experiment.step(training) for training in running}
@@ -70,12 +73,18 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
         )
 
 
+def _next(experiment: Experiment, waiting: Sequence[Training]) -> Training | None:
+    """The first one whose weights are there."""
+    ready = (each for each in waiting if each.start is None or experiment.finished(each.start))
+    return next(ready, None)
+
+
 def _start(experiment: Experiment, training: Training, threads: int, lock: IO[str]) -> subprocess.Popen:
     """Start a training, or resume it; what it prints is added to console.log in its folder."""
     folder, arm = experiment.folder(training), training.arm
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-W", "ignore", str(TRAIN_NET), "--config-file", arm.config_file, "--resume"]
-    command += [*arm.keys, *experiment.keys, "SEED", str(training.seed), "OUTPUT_DIR", str(folder)]
+    command += [*arm.keys, *experiment.keys, *experiment.own_keys(training)]
     variables = {"OMP_NUM_THREADS": str(threads)} | os.environ
     with (folder / "console.log").open("a") as log:
         return subprocess.Popen(
