@@ -37,11 +37,10 @@ def train(experiment: Experiment) -> Train:
             for task, values in scores.items()
             for k, where in enumerate(("far", "near"))
         }
-        options = (*arm.keys, "SEED", str(seed), *options)
+        training = Training(arm, seed)
+        options = (*arm.keys, *experiment.own_keys(training), *options)
         config = f"quick_schedules/{arm.config}"
-        return finished(
-            experiment.folder(Training(arm, seed)), config, *options, scores=by_set, time="0:17:00"
-        )
+        return finished(experiment.folder(training), config, *options, scores=by_set, time="0:17:00")
 
     return make_up
 

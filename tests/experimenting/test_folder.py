@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,19 +30,34 @@ def test_what_is_finished(experiment: Experiment, train: Train) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "log", "key"),
+    ("arm", "key", "value"),
     [
-        (("SOLVER.BASE_LR", "0.01"), {}, "SOLVER.BASE_LR"),
-        (("MODEL.NON_LOCAL.PAIRWISE", "gaussian"), {}, "MODEL.NON_LOCAL.PAIRWISE"),
-        (("SEED", "2"), {}, "SEED"),
+        ("mask/nl_res4", "SOLVER.BASE_LR", "0.01"),
+        ("mask/nl_res4", "MODEL.NON_LOCAL.PAIRWISE", "gaussian"),
+        ("mask/nl_res4", "SEED", "2"),
+        ("mask/nl_res4", "MODEL.WEIGHTS", "others.pth"),
+        ("keypoint/baseline", "MODEL.WEIGHTS", ""),
+        ("keypoint/baseline", "MODEL.WEIGHTS", "mask/baseline/seed_1/model_final.pth"),
     ],
 )
 def test_another_training_in_its_place(
-    options: tuple[str, ...], log: dict[str, object], key: str, experiment: Experiment, train: Train
+    arm: str, key: str, value: str, experiment: Experiment, train: Train
 ) -> None:
-    train("mask/nl_res4", 1, *options, **AP)
-    with pytest.raises(UserError, match=rf"seed_1 must be mask/nl_res4 with SEED 1; it has another {key}\.$"):
+    train(arm, 1, key, value, **AP)
+    with pytest.raises(UserError, match=rf"seed_1 must be {arm} with SEED 1; it has another {key}\.$"):
         read_all(experiment)
+
+
+def test_an_experiment_may_be_moved(experiment: Experiment, train: Train) -> None:
+    """With the weights that trainings began with."""
+    for arm in ("mask/baseline", "keypoint/nl_head"):
+        train(arm, 2, **AP)
+    moved = replace(experiment, output=experiment.output.with_name("moved"))
+    experiment.output.rename(moved.output)
+    assert [(arm.path, [*by_seed]) for arm, by_seed in read_all(moved).items()] == [
+        ("mask/baseline", [2]),
+        ("keypoint/nl_head", [2]),
+    ]
 
 
 def test_other_pictures(experiment: Experiment, train: Train) -> None:
@@ -69,7 +85,8 @@ def test_the_keys_are_the_arms_too(experiment: Experiment) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["MODEL.NON_LOCAL.SCALE", "MODEL.BACKBONE.NAME", "DATASETS.TEST", "SEED", "OUTPUT_DIR"]
+    "key",
+    ["MODEL.NON_LOCAL.SCALE", "MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "DATASETS.TEST", "SEED", "OUTPUT_DIR"],
 )
 def test_keys_by_which_arms_differ(key: str) -> None:
     with pytest.raises(UserError, match=rf"^{key} must be left to the arms of the matrix"):

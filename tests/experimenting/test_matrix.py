@@ -52,24 +52,17 @@ def test_each_arm_is_another() -> None:
     assert {arm for group in GROUPS.values() for arm in group} == set(ARMS)
     for group in GROUPS.values():
         assert len({arm.name for arm in group}) == len(group)
-        assert len({arm.task for arm in group}) == 1
-    assert [group[0].name for group in GROUPS.values()] == [
-        "baseline",
-        PLACES[1].name,
-        "baseline",
-        "baseline",
-    ]
+        assert len({(arm.task, arm.start) for arm in group}) == 1
+    assert [group[0].name for group in GROUPS.values()] == ["baseline", PLACES[1].name, "baseline"]
 
 
 def test_order() -> None:
-    """The main pair first, seed by seed; then the keypoint arms; then the others, and long ones last."""
+    """The main pair first, seed by seed; then the keypoint arms; then the others."""
     order = [(training.arm.path, training.seed) for training in trainings()]
     assert order[:6] == [(f"mask/{arm}", seed) for seed in SEEDS for arm in ("baseline", "nl_res4")]
     keypoint = ["keypoint/baseline", "keypoint/nl_head", "keypoint/nl_head_res4"]
     assert order[6:15] == [(arm, seed) for seed in SEEDS for arm in keypoint]
-    for others in (order[15:-9], order[-9:]):
-        assert [seed for _, seed in others] == sorted(seed for _, seed in others)
-    assert all(path.endswith("_long") == (k >= len(order) - 9) for k, (path, _) in enumerate(order))
+    assert [seed for _, seed in order[15:]] == sorted(seed for _, seed in order[15:])
     assert len(set(order)) == len(order) == len(ARMS) * len(SEEDS)
 
 

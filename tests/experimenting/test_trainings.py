@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from experimenting import runs
 from experimenting.folder import Experiment, keep
-from experimenting.matrix import Training, trainings
+from experimenting.matrix import Training, trainings, with_starts
 from made_up_runs import finished, write_metrics
 
 from nl_detectron.errors import UserError
@@ -63,7 +63,7 @@ class StandIn:
         for training in asked:
             folder = self.done / training.arm.path / f"seed_{training.seed}"
             if not folder.exists():
-                options = (*training.arm.keys, "SEED", str(training.seed))
+                options = (*training.arm.keys, *self.experiment.own_keys(training))
                 finished(folder, f"quick_schedules/{training.arm.config}", *options, scores=SCORES)
                 (folder / "model_0000099.pth").touch()
                 (folder / "model_final.pth").touch()
@@ -151,6 +151,29 @@ def test_one_that_fails_does_not_stop_the_others(
     said = capsys.readouterr().out
     assert "mask/baseline with SEED 1 ended with exit code 1: error: the loss is nan (console.log)" in said
     assert f"{stand_in.experiment.folder(asked[1])} must be an output folder of train_net.py" in said
+    assert [bool(stand_in.experiment.finished(training)) for training in asked] == [False, False, True, True]
+
+
+def test_weights_to_begin_with(stand_in: StandIn) -> None:
+    """A training waits for those, with its seed, and others go before it."""
+    asked = with_starts([*trainings(["keypoint/nl_head"], [1]), *trainings(["mask/gn"], [1])])
+    assert [each.arm.path for each in asked] == ["mask/baseline", "keypoint/nl_head", "mask/gn"]
+    stand_in.run(asked, 2, "time.sleep(1)")
+    calls = {Path(argv[-1]).parent.name: (begin, end, argv) for begin, end, argv, _ in stand_in.calls()}
+    assert calls["gn"][0] < calls["baseline"][1] < calls["nl_head"][0]
+    weights = calls["nl_head"][2].index("MODEL.WEIGHTS") + 1
+    assert calls["nl_head"][2][weights] == str(stand_in.output / "mask/baseline/seed_1/model_final.pth")
+    assert "MODEL.WEIGHTS" not in calls["gn"][2]
+
+
+def test_without_the_weights_to_begin_with(stand_in: StandIn) -> None:
+    """A training whose weights have failed is named as failed too, and the others are finished."""
+    asked = with_starts(trainings(["keypoint/nl_head"], [1, 2]))
+    behaviour = 'if output == others / "baseline" / "seed_1": sys.exit("error: the loss is nan")'
+    with pytest.raises(
+        UserError, match=r"^2 of 4 trainings have failed: .*/baseline .* 1, .*/nl_head .* 1\.$"
+    ):
+        stand_in.run(asked, 2, behaviour)
     assert [bool(stand_in.experiment.finished(training)) for training in asked] == [False, False, True, True]
 
 
