@@ -17,7 +17,6 @@ from nl_detectron.errors import UserError, reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
 from . import preflight
-from .forecast import forecast_lines
 from .processes import count_processes
 from .trainer import Trainer
 
@@ -64,7 +63,6 @@ class DryRun:
         if "model" not in self.failed:
             yield "weights", self._weights
         if not {"config", "model"}.intersection(self.failed):
-            yield "memory", self._memory
             if not self.args.eval_only:
                 yield "learning rate", self._learning_rate
         yield "score threshold", self._score_threshold
@@ -134,11 +132,6 @@ class DryRun:
         if self.args.eval_only and not self.args.allow_mismatch:
             checkpointer.report.check_whole()
         yield "ok" if checkpointer.report.fits else "warn", str(checkpointer.report)
-
-    def _memory(self) -> Iterator[Line]:
-        lines = forecast_lines(self._scaled, self.model, not self.args.eval_only, count_processes(self.args))
-        for line, is_large in lines:
-            yield "warn" if is_large else "ok", line
 
     @property
     def _scaled(self) -> CfgNode:

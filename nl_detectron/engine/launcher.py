@@ -19,7 +19,6 @@ from nl_detectron.errors import UserError, one_line_errors, reported_as_user_err
 
 from .command_line import read_config, train_net_parser
 from .dry_run import DryRun
-from .forecast import report_forecast
 from .preflight import check
 from .processes import is_lost_process, lost_processes_reported, run_in_processes
 from .resume import describe_code, fix_seed
@@ -74,7 +73,6 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
         UserError: if the checkpoint cannot be loaded, or not without `allow_mismatch`.
     """
     model = Trainer.build_model(cfg)
-    report_forecast(cfg, model, training=False)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         logger.warning("MODEL.WEIGHTS is empty: this evaluates a model of random weights")

@@ -20,7 +20,6 @@ from nl_detectron.data.train_loader import TrainLoader, build_train_loader
 from nl_detectron.errors import reported_as_user_errors
 from nl_detectron.modeling import summarize_non_local
 
-from .forecast import report_forecast
 from .interrupts import Interrupts
 from .non_finite import check_losses, stopped_by
 from .precision import autocast, use_precision
@@ -43,7 +42,6 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
             super().__init__(cfg)
-        report_forecast(self.cfg, self.model, training=True)  # to which REFERENCE_WORLD_SIZE is applied
         complete_checkpoints(self)
         self.checkpointer.model.register_forward_hook(check_losses)
 

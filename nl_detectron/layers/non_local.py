@@ -1,4 +1,4 @@
-"""The non-local block: Section 3.3 and 4.1 of "Non-local Neural Networks", Eq. 6.
+"""The non-local block: Section 3.3 and 4.1 of "Non-local Neural Networks".
 
     z_i = W_z y_i + x_i                                                         Eq. 6
 
@@ -11,6 +11,9 @@ Deviations from the paper's text, each an option that can be turned back:
 - With a norm without trainable scale (FrozenBN) or with none, W_z itself starts at zero; the
   paper zeroes the scale of a BN after W_z (Section 4.1). Either way a new block is the identity.
 """
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -25,6 +28,7 @@ from .pairwise import concatenation, dot_product, softmax_attention
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 SUBSAMPLE = ("input", "embedding", "none")
+Norm = str | Callable[[int], nn.Module] | None  # what Detectron2's get_norm takes
 
 
 class NonLocalBlock(CNNBlockBase):
@@ -32,7 +36,7 @@ class NonLocalBlock(CNNBlockBase):
 
     Children: the 1x1 convolutions `theta`, `phi` (not for "gaussian"), `g` and `out`, the last one with
     its norm as `out.norm`; for "concatenation" also `w_f`, whose `weight` has 2d elements, theta's half
-    first. They are children of a Detectron2 CNN block, so `freeze()` works as in a ResNet.
+    first. The base class is that of Detectron2's residual blocks, so `freeze()` works as in a ResNet.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class NonLocalBlock(CNNBlockBase):
         reduction: int = 2,
         subsample: str = "input",
         scale: bool = True,
-        norm: str = "BN",
+        norm: Norm = "BN",
     ) -> None:
         """
         Args:
@@ -54,28 +58,19 @@ class NonLocalBlock(CNNBlockBase):
                 "concatenation" (Eq. 5).
             reduction: the inner channels are d = C / reduction. It has to divide C.
             subsample: 2x2 max pooling over height and width, "input": of x before phi and g,
-                "embedding": after phi and g, "none": no pooling. A side of length 1 and time
-                are not pooled.
+                "embedding": after phi and g, "none": no pooling. Time and a side of length 1 are not pooled.
             scale: divide the logits of the two Gaussian forms by sqrt(d).
-            norm: the norm after W_z, a name that Detectron2's `get_norm` knows ("BN", "SyncBN",
-                "naiveSyncBN", "FrozenBN", "GN", ...); "" for none.
+            norm: the norm after W_z: anything that Detectron2's `get_norm` takes ("BN", "SyncBN",
+                "naiveSyncBN", "FrozenBN", "GN", a function of the channels, ...); "" or None for none.
 
         Raises:
             ArgumentError: (a ValueError) for a value outside these rules.
         """
-        check_block_arguments(
-            in_channels,
-            dim=dim,
-            pairwise=pairwise,
-            reduction=reduction,
-            subsample=subsample,
-            scale=scale,
-            norm=norm,
-        )
+        arguments = {"pairwise": pairwise, "reduction": reduction, "subsample": subsample}
+        check_block_arguments(in_channels, dim=dim, scale=scale, norm=norm, **arguments)
         super().__init__(in_channels, in_channels, stride=1)
-        inner_channels = in_channels // reduction
         self.dim, self.pairwise, self.subsample, self.scale = dim, pairwise, subsample, scale
-        self.inner_channels = inner_channels
+        self.inner_channels = inner_channels = in_channels // reduction
         self.logit_scale = inner_channels**-0.5 if scale else 1.0
 
         convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dim - 1]
@@ -85,11 +80,11 @@ class NonLocalBlock(CNNBlockBase):
         self.g = convolution(in_channels, inner_channels, kernel_size=1)
         if pairwise == "concatenation":
             self.w_f = nn.Linear(2 * inner_channels, 1, bias=False)
-        self.out = (_Out1d, _Out2d, _Out3d)[dim - 1](inner_channels, in_channels, norm)
+        self.out = OutputProjection(inner_channels, in_channels, dim, norm)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """MSRA initialisation, and whatever makes the new block the identity set to zero."""
+        """MSRA initialisation, with zeros where they make the new block the identity."""
         for name, module in self.named_children():
             if name == "w_f":  # fan_out, MSRAFill's choice, would be 1 here
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -109,14 +104,14 @@ class NonLocalBlock(CNNBlockBase):
         Returns:
             z of the same shape (Eq. 6).
         """
-        if not torch.jit.is_scripting():
-            self._check_input(x)
-        y = self._respond(x)
         if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
-            return _saturate(x + self.out(y), x.dtype)
-        # Autocast would cast the products back to half precision, where they overflow.
-        with torch.autocast(x.device.type, enabled=False):
-            return _saturate(x + self.out(y), x.dtype)
+            theta, phi, g = self.embed(x)
+            return self._respond(x, theta, phi, g)
+        else:  # noqa: RET505  TorchScript would compile what comes after a return
+            self._check_input(x)
+            theta, phi, g = self.embed(x)
+            with _without_autocast(x.device):  # in half precision the products would overflow
+                return self._respond(x, theta, phi, g)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta (B, d, *S) of x at all positions, phi and g (B, d, *S') at the subsampled ones.
@@ -124,9 +119,9 @@ class NonLocalBlock(CNNBlockBase):
         For "gaussian", theta and phi are x itself.
         """
         x_hat = _pool(x) if self.subsample == "input" else x
-        g = _finite(self.g(x_hat))
+        g = _saturate(self.g(x_hat))
         if hasattr(self, "theta"):
-            theta, phi = _finite(self.theta(x)), _finite(self.phi(x_hat))
+            theta, phi = _saturate(self.theta(x)), _saturate(self.phi(x_hat))
         else:
             theta, phi = x, x_hat
         if self.subsample == "embedding":
@@ -134,7 +129,7 @@ class NonLocalBlock(CNNBlockBase):
         return theta, phi, g
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """y (B, d, N) of Eq. 1, in float32 (or float64) for half precision too, but for fused attention's.
+        """y (B, d, N) of Eq. 1, in float32 or better; fused attention on a GPU keeps half precision.
 
         Args:
             theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).
@@ -145,16 +140,11 @@ class NonLocalBlock(CNNBlockBase):
             return dot_product(theta, phi, g)
         return softmax_attention(theta, phi, g, self.logit_scale)
 
-    def _respond(self, x: Tensor) -> Tensor:
-        """y (B, d, *S), in the dtype of W_z."""
-        theta, phi, g = self.embed(x)
-        theta, phi, g = theta.flatten(2), phi.flatten(2), g.flatten(2)
-        if torch.jit.is_scripting():
-            y = self.operate(theta, phi, g)
-        else:
-            with torch.autocast(x.device.type, enabled=False):
-                y = self.operate(theta, phi, g)
-        return _saturate(y.unflatten(2, x.shape[2:]), self.out.weight.dtype)
+    def _respond(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        """Eq. 1 and Eq. 6: z of x and its embeddings."""
+        y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2)).unflatten(2, x.shape[2:])
+        y = _saturate(y, self.out.weight.dtype)  # (B, d, *S)
+        return _saturate(x + self.out(y), x.dtype)  # (B, C, *S)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != self.dim + 2:
@@ -162,12 +152,55 @@ class NonLocalBlock(CNNBlockBase):
             raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
 
     def variant(self) -> dict[str, str | bool]:
-        """The options that decide what it computes, and that its tensors do not show."""
+        """The options that decide what the block computes, and that no tensor of it shows."""
         options = {"pairwise": self.pairwise, "subsample": self.subsample}
         return {**options, "scale": self.scale} if "gaussian" in self.pairwise else options
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.variant().items())
+
+
+class OutputProjection(nn.Module):
+    """W_z and its norm (Eq. 6): a 1x1 convolution from y (B, d, *S) to W_z y (B, C, *S)."""
+
+    def __init__(self, in_channels: int, out_channels: int, dim: int, norm: Norm) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *[1] * dim))
+        self.register_parameter("bias", None if norm else nn.Parameter(torch.empty(out_channels)))
+        self.norm = get_norm(norm, out_channels)
+
+    def forward(self, y: Tensor) -> Tensor:
+        if y.dim() == 3:
+            out = F.conv1d(y, self.weight, self.bias)
+        elif y.dim() == 4:
+            out = F.conv2d(y, self.weight, self.bias)
+        else:
+            out = F.conv3d(y, self.weight, self.bias)
+        out = _saturate(out)
+        if self.norm is None:
+            return out
+        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
+            if self._is_single_value(out):
+                weight, bias = (p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters())
+                return (out - out) * weight + bias  # so that every parameter has a gradient, of zeros
+        if out.dim() == 4:
+            return self.norm(out)
+        # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of
+        # PyTorch's batch norm are wrong on CPUs where strides left by a view fit both memory formats, so its
+        # input is made contiguous, and slicing its output makes the gradient contiguous.
+        positions = out.flatten(2).unsqueeze(3).contiguous()  # (B, C, N, 1)
+        return self.norm(positions).narrow(2, 0, positions.shape[2]).view(out.shape)
+
+    def _is_single_value(self, out: Tensor) -> bool:
+        """Whether the norm would have one value for each statistic, which PyTorch refuses.
+
+        A synchronised norm in several processes has the values of the others too.
+        """
+        if isinstance(self.norm, nn.GroupNorm):
+            return out.numel() == self.norm.num_groups
+        is_local = type(self.norm) is nn.BatchNorm2d or comm.get_world_size() == 1
+        is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and is_local
+        return self.training and is_batch_norm and out.numel() == out.shape[1]
 
 
 def check_block_arguments(
@@ -178,31 +211,32 @@ def check_block_arguments(
     reduction: int,
     subsample: str,
     scale: bool,
-    norm: str,
+    norm: Norm,
 ) -> None:
-    """Refuse what `NonLocalBlock` cannot be built with.
+    """Check the arguments of `NonLocalBlock`.
 
     Raises:
         ArgumentError: naming the argument, its rule, the value received and the remedy.
     """
-    _check_one_of("dim", dim, (1, 2, 3))
-    _check_one_of("pairwise", pairwise, PAIRWISE)
-    _check_one_of("subsample", subsample, SUBSAMPLE)
-    if not isinstance(scale, bool):
-        raise ArgumentError("scale", "True or False", scale, "True divides the logits by sqrt(d).")
+    _check_choice("dim", dim, (1, 2, 3))
+    _check_choice("pairwise", pairwise, PAIRWISE)
+    _check_choice("subsample", subsample, SUBSAMPLE)
+    _check_choice("scale", scale, (True, False))
     if type(in_channels) is not int or in_channels < 1:
         raise ArgumentError("in_channels", "a positive integer", in_channels, "Give x's channels.")
     if type(reduction) is not int or reduction < 1 or in_channels % reduction:
         rule = f"a positive integer that divides the {in_channels} channels of x"
         raise ArgumentError("reduction", rule, reduction, "The paper has 2.")
     try:
-        get_norm(norm if isinstance(norm, str) else str(norm), in_channels)
-    except (KeyError, ValueError):  # no such norm, or one whose groups do not divide the channels
+        known = norm is None or callable(norm) or (isinstance(norm, str) and [get_norm(norm, in_channels)])
+    except (KeyError, ValueError):  # no such name, or groups that do not divide the channels
+        known = False
+    if not known:
         rule = f"a norm that Detectron2's get_norm has for {in_channels} channels"
-        raise ArgumentError("norm", rule, norm, 'Use "BN", "SyncBN", "GN" or "".') from None
+        raise ArgumentError("norm", rule, norm, 'Use "BN", "SyncBN", "GN" or "".')
 
 
-def _check_one_of(name: str, value: object, choices: tuple) -> None:
+def _check_choice(name: str, value: object, choices: tuple) -> None:
     if type(value) is not type(choices[0]) or value not in choices:
         rule = "one of " + ", ".join(map(repr, choices))
         raise ArgumentError(name, rule, value, "Choose one of these.")
@@ -219,63 +253,18 @@ def _pool(x: Tensor) -> Tensor:
     return F.max_pool3d(x, [1, height, width])
 
 
-def _saturate(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x in `dtype`, where float16 has its largest value for what it cannot hold.
+def _saturate(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """x in `dtype` (or its own); float16 gets its largest value, 65504, where x is beyond it.
 
-    It would have inf, which the zero scale of a new block turns into nan.
+    Infinity would become nan at the zero scale of a new block.
     """
+    if dtype is None:
+        dtype = x.dtype
     if dtype == torch.float16:
         x = x.clamp(-65504.0, 65504.0)
     return x.to(dtype)
 
 
-def _finite(x: Tensor) -> Tensor:
-    """x, where a float16 that has overflowed is the largest there is."""
-    return _saturate(x, x.dtype)
-
-
-class _Out:
-    """W_z and its norm (Eq. 6): y (B, d, *S) to W_z y (B, C, *S)."""
-
-    def __init__(self, inner_channels: int, out_channels: int, norm: str) -> None:
-        super().__init__(inner_channels, out_channels, kernel_size=1, bias=not norm)
-        self.norm = get_norm(norm, out_channels)
-
-    def forward(self, y: Tensor) -> Tensor:
-        out = _saturate(self._conv_forward(y, self.weight, self.bias), y.dtype)
-        if self.norm is None:
-            return out
-        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
-            if self._is_single_value(out):
-                weight, bias = (p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters())
-                return (out - out) * weight + bias  # so that every parameter has a gradient, of zeros
-        if out.dim() == 4:
-            return self.norm(out)
-        # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of
-        # PyTorch's batch norm are wrong on CPUs where strides left by a view fit both layouts: what goes in
-        # is contiguous, and so is the gradient of a slice.
-        positions = out.flatten(2).unsqueeze(3).contiguous()  # (B, C, N, 1)
-        return self.norm(positions).narrow(2, 0, positions.shape[2]).view(out.shape)
-
-    def _is_single_value(self, out: Tensor) -> bool:
-        """Whether the norm has one value per statistic: its own mean, so only the bias is left of it.
-
-        PyTorch refuses that. Of several processes SyncBN is not meant: the others have values too.
-        """
-        if isinstance(self.norm, nn.GroupNorm):
-            return out.numel() == self.norm.num_groups
-        is_local = type(self.norm) is nn.BatchNorm2d or comm.get_world_size() == 1
-        is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and is_local
-        return self.training and is_batch_norm and out.numel() == out.shape[1]
-
-
-class _Out1d(_Out, nn.Conv1d):
-    pass
-
-
-class _Out2d(_Out, nn.Conv2d):
-    pass
-
-
-class _Out3d(_Out, nn.Conv3d):
-    pass
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """The meta device, on which models are only counted, has no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

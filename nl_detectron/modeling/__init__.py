@@ -8,7 +8,6 @@ from .backbone import (
     non_local_resnet,
 )
 from .deeper import build_deeper_resnet_fpn_backbone
-from .forecast import forecast_non_local
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .placement import (
     insert_non_local,
@@ -24,7 +23,6 @@ __all__ = [
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
-    "forecast_non_local",
     "insert_non_local",
     "insert_non_local_keypoint",
     "non_local_blocks",

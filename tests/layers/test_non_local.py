@@ -145,7 +145,7 @@ def test_initialisation() -> None:
     """MSRA: standard deviation sqrt(2 / fan_out) for 1x1 convolutions, zero biases."""
     block = NonLocalBlock(512, pairwise="concatenation")
     for convolution in (block.theta, block.phi, block.g, block.out):
-        deviation = math.sqrt(2 / convolution.out_channels)
+        deviation = math.sqrt(2 / convolution.weight.shape[0])
         assert convolution.weight.std().item() == pytest.approx(deviation, rel=0.02)
         assert convolution.bias is None or not convolution.bias.any()
     assert block.w_f.weight.std().item() == pytest.approx(math.sqrt(2 / 512), rel=0.1)
@@ -354,9 +354,9 @@ def test_huge_features(pairwise: str, dtype: torch.dtype, factor: float) -> None
         ({"reduction": 5}, "reduction must be a positive integer that divides the 32 .*got 5"),
         ({"reduction": 0}, "reduction must be .*got 0"),
         ({"reduction": 2.0}, "reduction must be .*got 2.0"),
-        ({"scale": 1}, "scale must be True or False; got 1"),
+        ({"scale": 1}, "scale must be one of True, False; got 1"),
+        ({"norm": 3}, "norm must be a norm that .*got 3"),
         ({"norm": "LayerNorm"}, "norm must be a norm that .*got 'LayerNorm'"),
-        ({"norm": None}, "norm must be a norm that .*got None"),
         ({"norm": "GN", "in_channels": 48}, "norm must be a norm .* for 48 channels; got 'GN'"),
         ({"in_channels": 0}, "in_channels must be a positive integer; got 0"),
     ],

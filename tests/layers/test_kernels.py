@@ -1,0 +1,47 @@
+"""Which kernel is taken for which sizes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from nl_detectron.layers.kernels import select_kernel
+
+
+def select(form: str, b: int, n: int, m: int, d: int, d_g: int) -> str:
+    theta, phi, g = (torch.empty(b, *shape, device="meta") for shape in ((d, n), (d, m), (d_g, m)))
+    return select_kernel(form, theta, phi, g)
+
+
+@pytest.mark.parametrize(
+    ("form", "sizes", "expected"),
+    [
+        ("softmax", (1, 4200, 1050, 512, 512), "matrix"),  # res4 of 800 x 1333 pixels
+        ("softmax", (8, 4200, 1050, 512, 512), "fused"),
+        ("softmax", (1, 100 * 167, 50 * 83, 256, 256), "fused"),  # res3
+        ("softmax", (1, 9375, 2294, 512, 512), "fused"),
+        ("softmax", (1, 9375, 2294, 1024, 512), "matrix"),  # Gaussian, where fused attention pads g
+        ("softmax", (512, 196, 49, 256, 256), "matrix"),  # a keypoint head
+        ("softmax", (0, 100, 25, 64, 64), "matrix"),
+        ("dot_product", (1, 4200, 1050, 512, 512), "associative"),
+        ("dot_product", (1, 400, 400, 512, 512), "matrix"),
+        ("dot_product", (1, 600, 600, 512, 512), "associative"),
+        ("dot_product", (64, 196, 196, 256, 256), "matrix"),
+        ("concatenation", (1, 4200, 1050, 512, 512), "sorted"),
+        ("concatenation", (1, 250, 250, 512, 512), "matrix"),
+        ("concatenation", (64, 196, 196, 256, 256), "matrix"),
+    ],
+)
+def test_kernels(form: str, sizes: tuple[int, ...], expected: str) -> None:
+    assert select(form, *sizes) == expected
+
+
+def test_the_table_in_the_docs() -> None:
+    """Its rows are | form | B | N x M | d = D | kernel |."""
+    text = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) x (\d+) \| (\d+) \| `(\w+)` \|$", text, re.M)
+    assert len(rows) >= 8
+    for form, *numbers, kernel in rows:
+        b, n, m, d = map(int, numbers)
+        assert select(form, b, n, m, d, d) == kernel, (form, numbers)
