@@ -1,7 +1,7 @@
 """Non-local blocks (Wang, Girshick, Gupta, He: "Non-local Neural Networks", CVPR 2018) for Detectron2.
 
-Importing it registers the backbones, the keypoint head and the shapes data set with Detectron2, and adds
-`MODEL.NON_LOCAL` to its default config: a script of Detectron2's own needs this one line.
+Importing it registers the backbones and the keypoint head with Detectron2, and adds `MODEL.NON_LOCAL` to its
+default config: a script of Detectron2's own needs this one line.
 """
 
 from importlib.util import find_spec
@@ -15,7 +15,8 @@ if find_spec("detectron2") is None:
 
 from detectron2.config import defaults
 
-from . import data, model_zoo  # importing data registers the data sets
+from . import model_zoo
+from .checkpoint import export_block, import_block
 from .config import add_non_local_config, get_cfg
 from .errors import ArgumentError
 from .layers import NonLocalBlock
@@ -30,9 +31,8 @@ from .modeling import (
     non_local_resnet,
     summarize_non_local,
 )
-from .weights import export_block, import_block
 
-add_non_local_config(defaults._C)  # of which Detectron2's get_cfg() returns a copy
+add_non_local_config(defaults._C)  # Detectron2's get_cfg() returns a copy of it
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,6 @@ __all__ = [
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",
-    "data",
     "export_block",
     "get_cfg",
     "import_block",

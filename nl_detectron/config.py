@@ -1,6 +1,5 @@
-"""The config node `MODEL.NON_LOCAL`: its keys, and how they reach the blocks. And one key of training."""
+"""The config node `MODEL.NON_LOCAL` (and SOLVER.AMP.PRECISION): its keys, and how they reach the blocks."""
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,18 +12,29 @@ from fvcore.common.registry import Registry
 from nl_detectron.errors import ArgumentError, UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
-BACKBONE_BUILDERS = (
-    "build_nl_resnet_backbone",
-    "build_nl_resnet_fpn_backbone",
-    "build_nl_retinanet_resnet_fpn_backbone",
-)
-DEEPER_BACKBONE = "build_deeper_resnet_fpn_backbone"
 KEYPOINT_HEAD = "NonLocalKRCNNConvDeconvUpsampleHead"
+BASELINES = {  # of our builders and head, Detectron2's without blocks
+    "build_nl_resnet_backbone": "build_resnet_backbone",
+    "build_nl_resnet_fpn_backbone": "build_resnet_fpn_backbone",
+    "build_nl_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_fpn_backbone",
+    KEYPOINT_HEAD: "KRCNNConvDeconvUpsampleHead",
+}
+_KEYS = {  # which key gives which argument of `NonLocalBlock` and of the functions in `modeling.placement`
+    "pairwise": "PAIRWISE",
+    "reduction": "REDUCTION",
+    "subsample": "SUBSAMPLE",
+    "scale": "SCALE",
+    "norm": "NORM",
+    "every": "KEYPOINT_HEAD_EVERY",
+    "res2": "RES2",
+    "res3": "RES3",
+    "res4": "RES4",
+    "res5": "RES5",
+}
 
 
 def add_non_local_config(cfg: CfgNode) -> None:
-    """Add `MODEL.NON_LOCAL` and `SOLVER.AMP.PRECISION` with their defaults, in place; a config keeps
-    what it has of them."""
+    """Add the keys with their defaults, in place. Keys that are there already keep their values."""
     if "PRECISION" not in cfg.SOLVER.AMP:
         # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
         # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
@@ -52,8 +62,8 @@ def add_non_local_config(cfg: CfgNode) -> None:
     node.SUBSAMPLE = "input"
     # Divide the logits of the two Gaussian forms by sqrt(d).
     node.SCALE = True
-    # The norm after W_z: "BN", "SyncBN", "naiveSyncBN", "GN", "FrozenBN", or "" for none. In several
-    # processes naiveSyncBN needs a region in each: not for a keypoint head.
+    # The norm after W_z: "BN", "SyncBN", "naiveSyncBN", "GN", "FrozenBN", ..., or "" for none. With several
+    # processes, naiveSyncBN needs a region in each of them: don't use it in a keypoint head.
     node.NORM = "BN"
     cfg.MODEL.NON_LOCAL = node
 
@@ -73,8 +83,8 @@ def non_local_node(cfg: CfgNode) -> CfgNode:
     """
     if "NON_LOCAL" not in cfg.MODEL:
         raise UserError(
-            "MODEL.NON_LOCAL must be in the config, and is not. "
-            "Start from nl_detectron.get_cfg(), or call nl_detectron.add_non_local_config(cfg)."
+            "The config has no MODEL.NON_LOCAL. Start from nl_detectron.get_cfg(), or call "
+            "nl_detectron.add_non_local_config(cfg)."
         )
     return cfg.MODEL.NON_LOCAL
 
@@ -82,76 +92,62 @@ def non_local_node(cfg: CfgNode) -> CfgNode:
 def block_arguments(cfg: CfgNode) -> dict[str, object]:
     """The keyword arguments of `NonLocalBlock` that the config decides."""
     node = non_local_node(cfg)
-    return {
-        "pairwise": node.PAIRWISE,
-        "reduction": node.REDUCTION,
-        "subsample": node.SUBSAMPLE,
-        "scale": node.SCALE,
-        "norm": node.NORM,
-    }
+    return {name: node[_KEYS[name]] for name in ("pairwise", "reduction", "subsample", "scale", "norm")}
 
 
 @contextmanager
 def reported_as_config_keys() -> Iterator[None]:
-    """Within it a refused argument is reported under its key, `pairwise` as MODEL.NON_LOCAL.PAIRWISE."""
+    """Report a refused argument under its key: `pairwise` as MODEL.NON_LOCAL.PAIRWISE."""
     try:
         yield
     except ArgumentError as error:
-        key = "KEYPOINT_HEAD_EVERY" if error.name == "every" else error.name.upper()
-        raise error.renamed(f"MODEL.NON_LOCAL.{key}") from None
+        if error.name not in _KEYS:
+            raise
+        raise error.renamed(f"MODEL.NON_LOCAL.{_KEYS[error.name]}") from None
 
 
 def baseline_of(cfg: CfgNode) -> CfgNode:
-    """A copy of a config with Detectron2's own builders for ours: the same model without blocks, or without
-    the residual block that the control has instead."""
+    """A copy of a config with Detectron2's own builders in place of ours: the same model without blocks."""
     cfg = cfg.clone()
     cfg.defrost()
-    if cfg.MODEL.BACKBONE.NAME in (*BACKBONE_BUILDERS, DEEPER_BACKBONE):
-        cfg.MODEL.BACKBONE.NAME = re.sub("^build_(nl|deeper)_", "build_", cfg.MODEL.BACKBONE.NAME)
-    if cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD:
-        cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = KEYPOINT_HEAD.removeprefix("NonLocal")
+    for node in (cfg.MODEL.BACKBONE, cfg.MODEL.ROI_KEYPOINT_HEAD):
+        node.NAME = BASELINES.get(node.NAME, node.NAME)
     return cfg
 
 
-def check_placement_is_used(cfg: CfgNode, given: Iterable[str] = ()) -> None:
-    """Refuse a config that says something of blocks and names no builder that places them.
+def check_non_local_keys(cfg: CfgNode, given: Iterable[str] = ()) -> None:
+    """Refuse a config that sets keys of MODEL.NON_LOCAL but names no builder that reads them.
 
     Args:
-        given: keys that the user gave explicitly, and that may have their default value.
+        given: keys that the user gave explicitly; they count even at their default values.
 
     Raises:
-        ArgumentError: such a run would be called "+NL" and have no block in it.
+        UserError: naming the key and the builder. Such a run would be called "+NL" and have no block in it.
     """
-    default, node = get_cfg().MODEL.NON_LOCAL, non_local_node(cfg)
-    in_backbone = not _is_detectron2s(BACKBONE_REGISTRY, cfg.MODEL.BACKBONE.NAME)
-    in_head = not _is_detectron2s(ROI_KEYPOINT_HEAD_REGISTRY, cfg.MODEL.ROI_KEYPOINT_HEAD.NAME)
-    if cfg.MODEL.ROI_KEYPOINT_HEAD.NAME == KEYPOINT_HEAD and not cfg.MODEL.KEYPOINT_ON:
-        raise ArgumentError(
-            "MODEL.ROI_KEYPOINT_HEAD.NAME",
-            "a head without non-local blocks where there is no keypoint head",
-            KEYPOINT_HEAD,
-            "Set MODEL.KEYPOINT_ON to True.",
+    node, default, given = non_local_node(cfg), get_cfg().MODEL.NON_LOCAL, set(given)
+    backbone, head = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ROI_KEYPOINT_HEAD.NAME
+    if head == KEYPOINT_HEAD and not cfg.MODEL.KEYPOINT_ON:
+        raise UserError(
+            f"MODEL.ROI_KEYPOINT_HEAD.NAME is {KEYPOINT_HEAD}, but the model has no keypoint head. "
+            "Set MODEL.KEYPOINT_ON to True."
         )
+    backbone_reads = not _is_from_detectron2(BACKBONE_REGISTRY, backbone)
+    head_reads = not _is_from_detectron2(ROI_KEYPOINT_HEAD_REGISTRY, head)
     for key in default:
         if node[key] == default[key] and f"MODEL.NON_LOCAL.{key}" not in given:
             continue
-        if key == "KEYPOINT_HEAD_EVERY" and not in_head:
-            _refuse_unused(cfg, key, "MODEL.ROI_KEYPOINT_HEAD.NAME", (KEYPOINT_HEAD,))
-        if not in_backbone and (key.lower() in STAGES or not in_head):
-            _refuse_unused(cfg, key, "MODEL.BACKBONE.NAME", BACKBONE_BUILDERS)
+        if key == "KEYPOINT_HEAD_EVERY" and not head_reads:
+            raise UserError(
+                f"MODEL.NON_LOCAL.{key} is set, but keypoint head {head!r} ignores it. Use {KEYPOINT_HEAD}."
+            )
+        if not backbone_reads and (key.lower() in STAGES or not head_reads):
+            ours = [name for name in BASELINES if name.startswith("build_")]
+            remedy = next((name for name in ours if BASELINES[name] == backbone), " or ".join(ours))
+            raise UserError(
+                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {remedy}."
+            )
 
 
-def _is_detectron2s(registry: Registry, name: str) -> bool:
-    """Whether it is a builder of Detectron2's own, or the control's, and so places no block; a user's may."""
-    return name == DEEPER_BACKBONE or (
-        name in registry and registry.get(name).__module__.startswith("detectron2.")
-    )
-
-
-def _refuse_unused(cfg: CfgNode, key: str, builder: str, builders: tuple[str, ...]) -> None:
-    raise ArgumentError(
-        f"MODEL.NON_LOCAL.{key}",
-        "left alone where nothing reads it",
-        cfg.MODEL.NON_LOCAL[key],
-        f"Set {builder} to {' or '.join(builders)}.",
-    )
+def _is_from_detectron2(registry: Registry, name: str) -> bool:
+    """Whether it is a builder of Detectron2's own, which places no block; a user's may."""
+    return name in registry and registry.get(name).__module__.startswith("detectron2.")

@@ -1,18 +1,18 @@
-"""Files that are there whole, or not at all."""
+"""Atomic writing of files."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNFINISHED = ".unfinished-"  # how the name begins of what is being written, or was when the machine failed
+UNFINISHED = ".unfinished-"  # the prefix of a file that is being written, or was when the machine failed
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """The file to write in the place of `path`, which it becomes, on the disk, once it is complete.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which is flushed to the disk and replaces `path` at the end.
 
-    If writing fails, what `path` was before stays.
+    If writing fails, `path` stays as it was.
     """
     unfinished = path.with_name(UNFINISHED + path.name)
     try:

@@ -13,7 +13,8 @@ from detectron2.data.detection_utils import read_image
 from hypothesis import settings
 
 from nl_detectron import model_zoo
-from nl_detectron.data import datasets_root, register_shapes, write_shapes
+from nl_detectron.data import datasets_root, register_drawn
+from nl_detectron_shapes import write_shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
@@ -52,7 +53,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of data sets with small shapes, which are registered there."""
     root = tmp_path_factory.mktemp("datasets")
     write_shapes(root / "shapes", train=12, val=6, size=96)
-    register_shapes(root)
+    register_drawn("shapes", root / "shapes")
     return root
 
 

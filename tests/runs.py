@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from nl_detectron.data import register_shapes
+from nl_detectron.data import register_drawn
 from nl_detectron.engine import main
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def registrations_forgotten() -> Iterator[None]:
     try:
         yield
     finally:
-        register_shapes(root)
+        register_drawn("shapes", root / "shapes")
         for name in set(DatasetCatalog.list()) - before:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)

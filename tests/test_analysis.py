@@ -14,8 +14,9 @@ from fvcore.nn import ActivationCountAnalysis
 from test_pipelines import MODELS, light
 from torch import nn
 
-from nl_detectron import analysis, model_zoo
-from nl_detectron.analysis import count_by_stage, extra_cost, total
+from nl_detectron import model_zoo
+from nl_detectron.inspect import analysis
+from nl_detectron.inspect.analysis import count_by_stage, extra_cost, total
 from nl_detectron.config import KEYPOINT_HEAD, baseline_of
 from nl_detectron.errors import ArgumentError, UserError
 from nl_detectron.layers.non_local import PAIRWISE

@@ -11,7 +11,7 @@ from public_variants import CHANNELS, INNER, Variant, alexhex7, caffe2, gcnet, m
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.weights import LAYOUTS, block_options, export_block, find_layout, import_block
+from nl_detectron.checkpoint import LAYOUTS, block_options, export_block, find_layout, import_block
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 VARIANTS_MD = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()

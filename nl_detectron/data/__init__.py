@@ -1,23 +1,13 @@
-"""Data sets: one that the project draws itself, and a user's own in COCO's format.
+"""Data sets in COCO's format: a user's own, and drawn ones."""
 
-Importing it registers the drawn one with Detectron2.
-"""
-
-from .builtin import datasets_root, register_shapes
-from .checks import check_records
-from .coco_format import MODES, dataset_name, write_shapes
-from .register import add_register_coco, register_coco, register_from
+from .drawn import SHAPES, datasets_root, register_drawn
+from .register import add_register_coco, register_coco, register_datasets
 
 __all__ = [
-    "MODES",
+    "SHAPES",
     "add_register_coco",
-    "check_records",
-    "dataset_name",
     "datasets_root",
     "register_coco",
-    "register_from",
-    "register_shapes",
-    "write_shapes",
+    "register_datasets",
+    "register_drawn",
 ]
-
-register_shapes(datasets_root())

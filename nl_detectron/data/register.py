@@ -2,7 +2,7 @@
 
 The categories of the JSON decide the classes. One with keypoints has COCO's fields `keypoints` (their names)
 and `skeleton`, and may have `flip_pairs` (pairs of names that a horizontal flip swaps) and `sigmas` (of OKS).
-What is not there is inferred, with a notice.
+What is missing is inferred, with a notice.
 """
 
 import argparse
@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from pycocotools.cocoeval import Params
 
-from nl_detectron.errors import UserError, reported_as_user_errors
+from nl_detectron.errors import UserError
+
+from .drawn import datasets_root, register_drawn
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ _SIDES = (  # how the left one of a pair is called, and what stands for it in th
 
 
 def add_register_coco(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the flag; `register_from` reads it."""
+    """Give a command line the flag; `register_datasets` reads it."""
     parser.add_argument(
         "--register-coco",
         nargs=3,
@@ -55,10 +58,13 @@ def add_register_coco(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def register_from(args: argparse.Namespace) -> None:
-    """Register what `--register-coco` names."""
+def register_datasets(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Register what `--register-coco` names, and the shapes if the config names them."""
     for name, json_file, image_dir in args.register_coco:
         register_coco(name, json_file, image_dir)
+    named = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if any(re.fullmatch("(keypoints_)?shapes_(train|val)", name) for name in named):
+        register_drawn("shapes", datasets_root() / "shapes")
 
 
 def register_coco(name: str, json_file: str, image_dir: str) -> None:
@@ -70,28 +76,33 @@ def register_coco(name: str, json_file: str, image_dir: str) -> None:
     if name in DatasetCatalog.list():
         taken = MetadataCatalog.get(name)
         paths = [taken.get("json_file", ""), taken.get("image_root", "")]
-        if list(map(os.path.realpath, paths)) == list(map(os.path.realpath, (json_file, image_dir))):
+        if [os.path.realpath(path) for path in paths] == [
+            os.path.realpath(p) for p in (json_file, image_dir)
+        ]:
             return
-        raise UserError(f"--register-coco must give a new name; got {name!r}, which is another data set.")
+        raise UserError(f"--register-coco {name}: another data set has this name. Choose a new one.")
     try:
-        with reported_as_user_errors(f"{json_file} is not in COCO's format"):
-            metadata = _metadata(name, json_file, image_dir)
+        metadata = _metadata(name, json_file, image_dir)
     except (UserError, OSError) as error:
         raise UserError(f"--register-coco {name}: {error}") from None
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        reason = f"{json_file} is not in COCO's format: {type(error).__name__}: {error}"
+        raise UserError(f"--register-coco {name}: {reason}") from error
     register_coco_instances(name, metadata, json_file, image_dir)
 
 
 def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
     if not Path(image_dir).is_dir():
-        raise UserError(f"IMAGE_DIR must be a folder; got {image_dir!r}.")
+        raise UserError(f"IMAGE_DIR {image_dir!r} is not a folder.")
     categories, annotations = _read(json_file)
-    metadata = {"thing_classes": [category["name"] for category in categories]}
-    metadata["missing_for_evaluation"] = [
+    classes = [category["name"] for category in categories]
+    _check_unique("categories", "name", classes)
+    missing = [
         field
         for field in _FIELDS_OF_EVALUATION
         if not all(isinstance(annotation.get(field), (int, float)) for annotation in annotations)
     ]
-    _check_unique("categories", "name", metadata["thing_classes"])
+    metadata = {"thing_classes": classes, "missing_for_evaluation": missing}
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if with_keypoints or any(annotation.get("keypoints") for annotation in annotations):
         metadata |= _keypoints(name, with_keypoints, annotations)
@@ -103,35 +114,29 @@ def _read(json_file: str) -> tuple[list[Category], list[Annotation]]:
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"JSON must be a JSON file; got {json_file!r}: {error}") from None
+        raise UserError(f"{json_file} is not a JSON file: {error}") from None
     for key, fields in _FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise UserError(f"JSON must have a list of {key}, as COCO has; {json_file} has none.")
+            raise UserError(f"{json_file} has no list of {key}, which COCO's format has.")
         for entry in entries:
             for field, kinds in fields.items():
                 if not isinstance(entry, dict) or not isinstance(entry.get(field), kinds):
-                    raise UserError(f"JSON must give each of its {key} {field!r}; not so {_short(entry)}.")
+                    text = json.dumps(entry)[:80]
+                    raise UserError(f"each of the {key} needs {field!r}; not so {text}.")
         _check_unique(key, "id", [entry["id"] for entry in entries])
     categories, annotations = content["categories"], content["annotations"]
     unknown = {a["category_id"] for a in annotations} - {category["id"] for category in categories}
     if unknown or not categories:
         ids = ", ".join(map(str, sorted(unknown))) or "any"
-        raise UserError(f"JSON must have the categories of its annotations; it has none of id {ids}.")
+        raise UserError(f"{json_file} lacks the categories of its annotations: it has none of id {ids}.")
     return sorted(categories, key=lambda category: category["id"]), annotations
 
 
 def _check_unique(key: str, field: str, values: Sequence[object]) -> None:
-    (twice, count), *_ = [*Counter(values).most_common(1), (None, 1)]
-    if count > 1:
-        raise UserError(
-            f"JSON must give each of its {key} another {field!r}; {twice!r} is there {count} times."
-        )
-
-
-def _short(entry: object) -> str:
-    text = json.dumps(entry)
-    return text if len(text) < 80 else f"{text[:80]}..."
+    for value, count in Counter(values).most_common(1):
+        if count > 1:
+            raise UserError(f"each of the {key} needs another {field!r}; {value!r} is there {count} times.")
 
 
 def _keypoints(
@@ -139,56 +144,41 @@ def _keypoints(
 ) -> dict[str, object]:
     """The metadata that Detectron2 needs of keypoints, and the sigmas that its evaluator takes."""
     if len({tuple(category["keypoints"]) for category in categories}) > 1:
-        raise UserError("all categories with keypoints must have the same ones, and have not.")
+        raise UserError("all categories with keypoints must have the same ones.")
     with_them = [annotation for annotation in annotations if annotation.get("keypoints")]
     sizes = {len(annotation["keypoints"]) for annotation in with_them}
     category = categories[0] if categories else {}
     names = list(category.get("keypoints") or _inferred_names(name, max(sizes) // 3))
     if not all(isinstance(keypoint, str) for keypoint in names):
-        raise UserError(f"keypoints must be names; got {_short(names)}.")
+        raise UserError(f"keypoints must be names; got {names}.")
     _check_unique("keypoints", "name", names)
     if others := sizes - {3 * len(names)}:
         rule = f"3 numbers for each of the {len(names)} keypoints"
         raise UserError(f"annotations must have {rule}; some have {min(others)} numbers.")
     if not all(isinstance(annotation.get("num_keypoints"), int) for annotation in with_them):
-        raise UserError(
-            "annotations with keypoints must have 'num_keypoints', which COCO's evaluation reads."
-        )
-    if (pairs := category.get("flip_pairs")) is None:
-        pairs = _inferred_pairs(name, names)
+        raise UserError("annotations with keypoints need 'num_keypoints', which COCO's evaluation reads.")
+    pairs, skeleton = category.get("flip_pairs"), category.get("skeleton") or ()
+    pairs = _inferred_pairs(name, names) if pairs is None else pairs
+    if not all(len(pair) == 2 and set(pair) <= set(names) for pair in pairs):
+        raise UserError(f"flip_pairs must be pairs of keypoint names; got {pairs}.")
+    _check_unique("keypoints in flip_pairs", "name", [keypoint for pair in pairs for keypoint in pair])
+    if not all(len(bone) == 2 and all(1 <= k <= len(names) for k in bone) for bone in skeleton):
+        raise UserError(f"skeleton must have pairs of numbers from 1 to {len(names)}; got {skeleton}.")
     return {
         "keypoint_names": names,
-        "keypoint_flip_map": _checked_pairs(names, pairs),
-        "keypoint_connection_rules": _rules(names, category.get("skeleton") or ()),
+        "keypoint_flip_map": [tuple(pair) for pair in pairs],
+        "keypoint_connection_rules": [(names[a - 1], names[b - 1], (255, 128, 0)) for a, b in skeleton],
         "keypoint_oks_sigmas": _sigmas(name, names, category.get("sigmas")),
         # Detectron2 takes keypoints of all objects of a data set, or of none.
         "objects_without_keypoints": len(annotations) - len(with_them),
     }
 
 
-def _rules(names: Sequence[str], skeleton: Sequence[Sequence[int]]) -> list[tuple[str, str, tuple]]:
-    """Detectron2's lines between keypoints, of COCO's, which counts from 1."""
-    for pair in skeleton:
-        if len(pair) != 2 or not all(1 <= number <= len(names) for number in pair):
-            raise UserError(f"skeleton must have pairs of numbers from 1 to {len(names)}; got {pair!r}.")
-    return [(names[a - 1], names[b - 1], (255, 128, 0)) for a, b in skeleton]
-
-
 def _inferred_names(name: str, count: int) -> list[str]:
     is_person = count == len(COCO_PERSON_KEYPOINT_NAMES)
     names = list(COCO_PERSON_KEYPOINT_NAMES) if is_person else [f"keypoint_{k}" for k in range(1, count + 1)]
-    logger.warning("%s names no keypoints: its %d are taken for %s", name, count, ", ".join(names))
+    logger.warning("%s does not name its keypoints; assuming %s", name, ", ".join(names))
     return names
-
-
-def _checked_pairs(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    for pair in pairs:
-        if len(pair) != 2 or not set(pair) <= set(names):
-            raise UserError(f"flip_pairs must be pairs of keypoint names; got {pair!r}.")
-    (twice, count), *_ = [*Counter(k for pair in pairs for k in pair).most_common(1), ("", 1)]
-    if count > 1:
-        raise UserError(f"flip_pairs must have each keypoint in one pair at most; {twice!r} is in {count}.")
-    return [tuple(pair) for pair in pairs]
 
 
 def _inferred_pairs(name: str, names: Sequence[str]) -> list[tuple[str, str]]:
@@ -196,7 +186,7 @@ def _inferred_pairs(name: str, names: Sequence[str]) -> list[tuple[str, str]]:
     mirrored = [(left, re.sub(pattern, side, left)) for left in names for pattern, side in _SIDES]
     pairs = list(dict.fromkeys((left, right) for left, right in mirrored if left != right and right in names))
     swaps = ", ".join(f"{left} with {right}" for left, right in pairs) or "nothing"
-    logger.warning("%s has no flip_pairs: by the names, a horizontal flip swaps %s", name, swaps)
+    logger.warning("%s has no flip_pairs; by the names, a horizontal flip swaps %s", name, swaps)
     return pairs
 
 
@@ -208,10 +198,7 @@ def _sigmas(name: str, names: Sequence[str], sigmas: Sequence[float] | None) -> 
         return list(sigmas)
     cocos = dict(zip(COCO_PERSON_KEYPOINT_NAMES, Params("keypoints").kpt_oks_sigmas.tolist(), strict=True))
     mean = sum(cocos.values()) / len(cocos)
-    others = [keypoint for keypoint in names if keypoint not in cocos]
-    logger.warning(
-        "%s has no sigmas: keypoint AP takes COCO's by name%s",
-        name,
-        f", and their mean, {mean:.3f}, for {', '.join(others)}" if others else "",
-    )
+    others = ", ".join(keypoint for keypoint in names if keypoint not in cocos) or "none"
+    message = "%s has no sigmas; keypoint AP takes COCO's by name, and their mean, %.3f, for %s"
+    logger.warning(message, name, mean, others)
     return [cocos.get(keypoint, mean) for keypoint in names]

@@ -13,7 +13,7 @@ from nl_detectron.errors import UserError
 
 
 def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str, Tensor] | Tensor) -> None:
-    """A forward hook: it finds what Detectron2's own check finds, but in the process that has it.
+    """A forward hook that finds what Detectron2's own check finds, but in the process that has it.
 
     Raises:
         FloatingPointError: naming the losses that are not finite.
@@ -27,9 +27,10 @@ def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str
 
 
 def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Sequence[str]) -> UserError:
-    """The error to end a training with in the place of `error`, which came before the weights were changed.
+    """The error to end a training with in place of `error`, which came before the weights were changed.
 
-    Writes a folder with the state before the step, but for the statistics of BN: training reads none.
+    Writes a folder with the state before the step, except for the statistics of BN, which training does not
+    read.
 
     Args:
         images: the files of the batch.
@@ -44,17 +45,12 @@ def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Seque
     reason = " ".join(str(error).split()).rstrip(".")
     step = {"step": trainer.iter, "reason": reason, "images": images}
     (folder / "step.json").write_text(json.dumps(step, indent=1))
-    _save_state(trainer, folder)
-    return UserError(
-        f"the losses of step {trainer.iter} must be finite; {reason} (of {', '.join(images)}). Lower "
-        f"SOLVER.BASE_LR, or see what is wrong with the images. --config-file {folder / 'config.yaml'} "
-        "--resume repeats this step."
-    )
-
-
-def _save_state(trainer: DefaultTrainer, folder: Path) -> None:
     made = trainer.checkpointer
     saver = Checkpointer(made.model, str(folder), save_to_disk=True, **made.checkpointables)
     trainer.iter -= 1  # the last step that this state has seen
     saver.save("model_before", iteration=trainer.iter)
     trainer.iter += 1
+    return UserError(
+        f"the losses of step {trainer.iter} are not finite: {reason} (images: {', '.join(images)}). Lower "
+        f"SOLVER.BASE_LR, or look at the images. --config-file {folder / 'config.yaml'} --resume repeats the step."
+    )

@@ -1,6 +1,5 @@
-"""What a training is continued from: its seed, and what is no longer as it was."""
+"""What a training is continued from: its seed, and what has changed since."""
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-import nl_detectron
-from nl_detectron.checkpoint import last_whole_checkpoint
+from nl_detectron.checkpoint import last_intact_checkpoint
 
-from .merging import flat_pairs
+from .config_loading import flat_pairs
 
-_OF_NO_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"}  # on a training that is resumed
+_WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"}  # on a training that is resumed
 
 
 def fix_seed(cfg: CfgNode, resume: bool) -> None:
@@ -24,7 +22,7 @@ def fix_seed(cfg: CfgNode, resume: bool) -> None:
     """
     if cfg.SEED >= 0:
         return
-    last = last_whole_checkpoint(Path(cfg.OUTPUT_DIR)) if resume else None
+    last = last_intact_checkpoint(Path(cfg.OUTPUT_DIR)) if resume else None
     frozen = cfg.is_frozen()
     cfg.defrost()
     seeds = comm.all_gather(_seed_of(last) if last else None)  # perhaps not all processes see the folder
@@ -40,36 +38,18 @@ def _seed_of(path: Path) -> int | None:
 
 
 def setting(cfg: CfgNode) -> dict[str, object]:
-    """What a checkpoint says of the run that saved it."""
+    """What a checkpoint records of the run that saved it."""
     return {"config": cfg.dump(), "processes": comm.get_world_size()}
 
 
 def differences(saved: Mapping[str, object], cfg: CfgNode) -> Iterator[str]:
-    """What was otherwise in the run that `saved` is the setting of, a phrase each."""
+    """What was different in the run whose setting is `saved`, a phrase each."""
     now = setting(cfg)
     before, after = ({**_flat(s.get("config", "")), "processes": s.get("processes")} for s in (saved, now))
-    for key in before.keys() & after.keys() - _OF_NO_EFFECT:
+    for key in before.keys() & after.keys() - _WITHOUT_EFFECT:
         if before[key] is not None and before[key] != after[key]:
             yield f"{key} was {before[key]} and is {after[key]}"
 
 
 def _flat(config: str) -> dict[str, object]:
     return dict(flat_pairs(yaml.safe_load(config) or {}))
-
-
-def describe_code() -> str:
-    """The version of nl_detectron and, in a checkout, its git revision."""
-    file = Path(nl_detectron.__file__)
-    git = ["git", "-C", str(file.parent)]
-    try:  # not the revision of a repository that an environment lies in
-        subprocess.run([*git, "ls-files", "--error-unmatch", file.name], check=True, capture_output=True)
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=12"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        revision = f"git revision {described.stdout.strip()}"
-    except (OSError, subprocess.CalledProcessError):
-        revision = "not a git checkout"
-    return f"nl_detectron {nl_detectron.__version__} ({revision})"

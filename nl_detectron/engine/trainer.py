@@ -1,7 +1,8 @@
-"""Detectron2's DefaultTrainer with COCO evaluation, test-time augmentation and a summary of the blocks."""
+"""Detectron2's DefaultTrainer with COCO evaluation, exact resuming and a record of the run."""
 
 import logging
 from collections import ChainMap, OrderedDict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,17 +16,15 @@ from torch import nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu
-from nl_detectron.data.evaluation_loader import EvaluationLoader
-from nl_detectron.data.train_loader import TrainLoader, build_train_loader
-from nl_detectron.errors import reported_as_user_errors
+from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.modeling import summarize_non_local
 
-from .interrupts import Interrupts
+from .distributed import is_lost_process
 from .non_finite import check_losses, stopped_by
 from .precision import autocast, use_precision
-from .preflight import check_metrics
-from .processes import is_lost_process
 from .resume import differences, setting
+from .run_record import RunRecord
+from .signals import SignalHook
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +38,28 @@ class Trainer(DefaultTrainer):
 
     skip_broken: int = 0
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, images: Mapping[str, int] | None = None) -> None:
+        """
+        Args:
+            images: how many each data set has, for the record of the run.
+        """
         with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
             super().__init__(cfg)
         complete_checkpoints(self)
         self.checkpointer.model.register_forward_hook(check_losses)
+        self._record = RunRecord(self.cfg, comm.get_world_size(), dict(images or {}))
+        self._changed: list[str] = []  # since the run that this one resumes
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Detectron2's, and the batches to come are those that would have come.
 
         Raises:
-            UserError: if there are checkpoints to resume from, and none is whole.
+            UserError: if there are checkpoints to resume from, and none is intact.
         """
         super().resume_or_load(resume)
         if resume and not self.checkpointer.has_checkpoint():
             source = self.cfg.MODEL.WEIGHTS or "random weights"
-            message = "--resume: there is no checkpoint in %s, so this starts at iteration 0, from %s"
+            message = "--resume: no checkpoint in %s; starting at iteration 0 from %s"
             logger.warning(message, self.cfg.OUTPUT_DIR, source)
         if self.start_iter >= self.max_iter and not (Path(self.cfg.OUTPUT_DIR) / "model_final.pth").exists():
             self.checkpointer.save("model_final", iteration=self.iter)  # killed just before
@@ -73,20 +78,27 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: for what is wrong with an image, or with a loss.
         """
+        if comm.is_main_process():
+            self._record.start(self.start_iter, self._changed)
         try:
-            return super().train()
+            results = super().train()
         except (KeyboardInterrupt, RuntimeError) as error:
             if isinstance(error, KeyboardInterrupt) or is_lost_process(error):
-                self._save_whole_step()
+                self._save_interrupted()
             raise
         finally:
-            self._interrupts.restore()
+            self._signals.restore()
+        if comm.is_main_process():
+            self._record.stop(finished=True)
+        return results
 
-    def _save_whole_step(self) -> None:
-        step = self._interrupts.whole_step
-        if step is not None and step + 1 < self.max_iter:  # the last step's is there already
+    def _save_interrupted(self) -> None:
+        step = self._signals.finished_step
+        if step is not None and step + 1 < self.max_iter:  # the last step's checkpoint is there already
             self.iter = step
             self.checkpointer.save(f"model_{step:07d}", iteration=step)
+        if comm.is_main_process():
+            self._record.stop(finished=False)
 
     def after_train(self) -> None:
         super().after_train()
@@ -113,8 +125,10 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Detectron2's, and a warning of what is not as it was when the checkpoint was saved."""
         super().load_state_dict(state_dict)
-        if differing := list(differences(state_dict, self.cfg)):
-            logger.warning("This does not resume the same training: %s", "; ".join(sorted(differing)))
+        if "config" in state_dict:
+            self._changed = sorted(differences(state_dict, self.cfg))
+        if self._changed:
+            logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's hooks, with test-time augmentation at the end where TEST.AUG asks for it."""
@@ -125,8 +139,8 @@ class Trainer(DefaultTrainer):
             # After the evaluation, and before the writers, which only the main process has.
             trainer_hooks.insert(len(trainer_hooks) - comm.is_main_process(), hook)
         evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
-        self._interrupts = Interrupts(self.cfg.TEST.EVAL_PERIOD)
-        trainer_hooks.insert(evaluation, self._interrupts)
+        self._signals = SignalHook(self.cfg.TEST.EVAL_PERIOD)
+        trainer_hooks.insert(evaluation, self._signals)
         return trainer_hooks
 
     @classmethod
@@ -140,9 +154,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        with reported_as_user_errors("Detectron2 cannot build this model"):
-            model = super().build_model(cfg)
-        logger.info("This model has %s", summarize_non_local(model))
+        model = super().build_model(cfg)
+        size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        logger.info("This model has %s", summarize_non_local(model, size))
         use_precision(cfg, model)
         return model
 
@@ -150,15 +164,10 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> COCOEvaluator:
-        """Box AP, and mask and keypoint AP where both the model and the data set have them.
-
-        Raises:
-            UserError: if the data set is not to be evaluated as COCO is.
-        """
-        check_metrics(dataset_name)
+        """Box AP, and mask and keypoint AP where both the model and the data set have them."""
         folder = Path(output_folder or Path(cfg.OUTPUT_DIR) / "inference")
         if len(cfg.DATASETS.TEST) > 1:
-            folder /= dataset_name  # whose file would replace the one before
+            folder /= dataset_name  # or each set would replace the file of the one before
         sigmas = MetadataCatalog.get(dataset_name).get("keypoint_oks_sigmas", ())
         return COCOEvaluator(
             dataset_name,

@@ -43,7 +43,7 @@ def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
     alternative = {"softmax": "fused", "dot_product": "associative", "concatenation": "sorted"}[form]
     if torch.jit.is_scripting():
         return alternative
-    else:  # noqa: RET505  TorchScript would compile what comes after a return
+    else:
         if torch.onnx.is_in_onnx_export() and form != "dot_product":
             return "matrix"
         if is_graph_capture():

@@ -107,7 +107,7 @@ class NonLocalBlock(CNNBlockBase):
         if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
             theta, phi, g = self.embed(x)
             return self._respond(x, theta, phi, g)
-        else:  # noqa: RET505  TorchScript would compile what comes after a return
+        else:
             self._check_input(x)
             theta, phi, g = self.embed(x)
             with _without_autocast(x.device):  # in half precision the products would overflow

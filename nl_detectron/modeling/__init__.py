@@ -7,7 +7,6 @@ from .backbone import (
     non_local_fpn,
     non_local_resnet,
 )
-from .deeper import build_deeper_resnet_fpn_backbone
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .placement import (
     insert_non_local,
@@ -19,7 +18,6 @@ from .placement import (
 
 __all__ = [
     "NonLocalKRCNNConvDeconvUpsampleHead",
-    "build_deeper_resnet_fpn_backbone",
     "build_nl_resnet_backbone",
     "build_nl_resnet_fpn_backbone",
     "build_nl_retinanet_resnet_fpn_backbone",

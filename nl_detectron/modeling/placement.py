@@ -6,11 +6,14 @@ other child keeps its name and with it its pretrained weights.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import TypeVar
 
+import torch
 from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nl_detectron.config import STAGES
 from nl_detectron.errors import ArgumentError
@@ -128,19 +131,46 @@ def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
                 stride *= child.stride
 
 
-def summarize_non_local(model: nn.Module) -> str:
-    """How many non-local blocks stand where, a line each; "no non-local block" for a baseline."""
+def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = None) -> str:
+    """How many non-local blocks stand where, a line each; "no non-local block" for a baseline.
+
+    Args:
+        image_size: height and width in pixels, for which multiply-adds are given too. For blocks in a
+            keypoint head they are those of one region.
+    """
+    costs = dict(_multiply_adds(model, image_size)) if image_size else {}
     lines = []
     for name, block in non_local_blocks(model):
-        frozen = "" if any(p.requires_grad for p in block.parameters()) else ", frozen"
         parameters = sum(p.numel() for p in block.parameters())
-        lines.append(
-            f"  {name}: C={block.in_channels}, d={block.inner_channels}, {block.extra_repr()}, "
-            f"{parameters:,} parameters{frozen}"
-        )
+        parts = [f"  {name}: C={block.in_channels}, d={block.inner_channels}", block.extra_repr()]
+        parts.append(f"{parameters:,} parameters")
+        if block in costs:
+            parts.append(costs[block])
+        if not any(p.requires_grad for p in block.parameters()):
+            parts.append("frozen")
+        lines.append(", ".join(parts))
     if not lines:
         return "no non-local block (a baseline)"
     return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
+
+
+def _multiply_adds(model: nn.Module, image_size: tuple[int, int]) -> Iterator[tuple[NonLocalBlock, str]]:
+    """Those of each block of which the size of the map is known, with what they are for."""
+    height, width = image_size
+    for block, stride in strides_in_resnets(model):
+        count = _count(block, (-(-height // stride), -(-width // stride)))
+        yield block, f"{count / 1e9:.2f} GMAC for {height} x {width} pixels"
+    for heads in (module for module in model.modules() if hasattr(module, "keypoint_pooler")):
+        for _, block in non_local_blocks(heads):
+            yield block, f"{_count(block, heads.keypoint_pooler.output_size) / 1e9:.2f} GMAC a region"
+
+
+def _count(block: NonLocalBlock, size: tuple[int, int]) -> int:
+    """The multiply-adds of the convolutions and products for one map, counted without computing them."""
+    x = torch.empty(1, block.in_channels, *size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        deepcopy(block).to("meta").eval()(x)
+    return counter.get_total_flops() // 2
 
 
 def _check_dim(block_arguments: Mapping[str, object]) -> None:

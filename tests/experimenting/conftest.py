@@ -10,7 +10,7 @@ from experimenting.matrix import ARMS, Training
 from made_up_runs import Train, finished
 from runs import registrations_forgotten
 
-from nl_detectron.analysis import Counts
+from nl_detectron.inspect.analysis import Counts
 from nl_detectron.results import Run
 
 

@@ -3,7 +3,7 @@
 import pytest
 from detectron2.config import CfgNode
 
-from nl_detectron.analysis import Counts
+from nl_detectron.inspect.analysis import Counts
 
 
 @pytest.fixture

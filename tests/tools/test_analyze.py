@@ -12,7 +12,7 @@ import pytest
 from detectron2.config import CfgNode
 
 from nl_detectron import model_zoo
-from nl_detectron.analysis import Counts, count_by_stage, extra_cost
+from nl_detectron.inspect.analysis import Counts, count_by_stage, extra_cost
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 BASELINE = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"

@@ -1,0 +1,223 @@
+"""Checkpoints that are complete, and loading with a report. Detectron2 loads what fits and warns of the rest."""
+
+import functools
+import logging
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.logger import log_first_n
+from torch import nn
+
+from nl_detectron.errors import UserError
+from nl_detectron.files import UNFINISHED, atomic_write
+from nl_detectron.modeling import non_local_blocks
+
+from .load_report import LoadReport, make_report
+from .reading import read_checkpoint, unreadable_as_user_error
+
+VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by its name
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, with one report in place of its warnings.
+
+    Checkpoints record the variant of each non-local block, and are written atomically. The last checkpoint is
+    the newest intact one.
+
+    Attributes:
+        report: of the last checkpoint that was loaded, None before.
+    """
+
+    report: LoadReport | None = None
+
+    @classmethod
+    def in_place_of(cls, other: DetectionCheckpointer) -> "Checkpointer":
+        """One for the same model, folder and other objects."""
+        return cls(other.model, other.save_dir, save_to_disk=other.save_to_disk, **other.checkpointables)
+
+    def save(self, name: str, **kwargs: object) -> None:
+        """As Detectron2's, with the variant of each block, which no tensor shows.
+
+        Raises:
+            UserError: if it cannot be written, as on a full disk. What was there before is kept.
+        """
+        if not (self.save_dir and self.save_to_disk):
+            return
+        folder = Path(self.save_dir)
+        for left in folder.glob(f"{UNFINISHED}model_*"):  # by a process that was killed
+            left.unlink()
+        variants = {name: block.variant() for name, block in non_local_blocks(self.model)}
+        path = folder / f"{name}.pth"
+        try:
+            with atomic_write(path) as unfinished:
+                super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
+            with atomic_write(folder / "last_checkpoint") as unfinished:
+                unfinished.write_text(path.name)
+        except (OSError, RuntimeError) as error:
+            if not (reason := _reason(error)):
+                raise
+            raise UserError(f"{path} cannot be written: {reason}. Make room and --resume.") from error
+        self.logger.info("Saved %s", path)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Left to `save`: fvcore calls this before the file has its name."""
+
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        return str(last_intact_checkpoint(Path(self.save_dir)) or "")
+
+    def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
+        """As Detectron2's, which fills `report`.
+
+        Raises:
+            UserError: if the file is no checkpoint, is damaged or cannot be downloaded.
+        """
+        self._path = path
+        try:
+            return super().load(path, *args, **kwargs)
+        except OSError as error:
+            if "://" not in path:
+                raise
+            raise UserError(f"MODEL.WEIGHTS {path} cannot be downloaded: {error}") from error
+
+    def _load_file(self, filename: str) -> dict[str, object]:
+        if filename.endswith(".pkl"):
+            read_checkpoint(Path(filename))  # refuses what could run code, as Detectron2's reading would
+        with unreadable_as_user_error(filename):
+            return super()._load_file(filename)
+
+    def _load_model(self, checkpoint: dict[str, object]) -> object:
+        by_ends = checkpoint.get("matching_heuristics", False)
+        incompatible = super()._load_model(checkpoint)
+        given = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        given |= {name: shape for name, shape, _ in incompatible.incorrect_shapes}
+        variants = checkpoint.pop(VARIANTS, {})
+        self.report = make_report(self.model, self._path, given, variants, by_ends=by_ends)
+        return incompatible
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict[str, object]) -> None:
+        super()._convert_ndarray_to_tensor(state_dict)
+        # What is loaded, under the names that Detectron2 gives it: fvcore does this last, before it strips
+        # prefixes in place. What it calls missing leaves out the statistics that FrozenBN fills in.
+        self._tensors = state_dict
+
+    def _log_incompatible_keys(self, incompatible: object) -> None:
+        log = self.logger.info if self.report.fits else self.logger.warning
+        log("%s", self.report)
+
+
+class _QuietCheckpointer(Checkpointer):
+    """Leaves it to the caller to show the report."""
+
+    def _log_incompatible_keys(self, incompatible: object) -> None:
+        pass
+
+
+def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -> LoadReport:
+    """Load MODEL.WEIGHTS into a model, for inference. Nothing is logged: the report is returned.
+
+    Args:
+        allow_mismatch: whether the model may have tensors that the checkpoint does not hold. Whole blocks
+            always may, if it holds none: it is the baseline's then.
+
+    Raises:
+        UserError: if there are no weights, they cannot be loaded, or not without `allow_mismatch`.
+    """
+    if not weights:
+        raise UserError("MODEL.WEIGHTS is empty. Set it to a checkpoint of this model.")
+    check_weights_file(weights)
+    checkpointer = _QuietCheckpointer(model)
+    checkpointer.load(weights)
+    if not allow_mismatch:
+        checkpointer.report.check_complete()
+    return checkpointer.report
+
+
+def check_weights_file(weights: str) -> None:
+    """Whether MODEL.WEIGHTS is there, and was written to its end. A URL is not looked up.
+
+    Raises:
+        UserError: if there is no such file, it is empty, or the beginning of a zip, as .pth are.
+    """
+    if "://" in weights:
+        return
+    path = Path(weights.split("?")[0])  # Detectron2 main reads options after a question mark
+    if not path.is_file():
+        raise UserError(
+            f'MODEL.WEIGHTS {weights!r} does not exist. Correct the path, or give "" to train from scratch.'
+        )
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not path.stat().st_size or (is_zip and not zipfile.is_zipfile(path)):
+        raise UserError(f"MODEL.WEIGHTS {str(path)!r} is empty or cut short. Get it again.")
+
+
+def last_intact_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a training continues from: the one that `last_checkpoint` names, or if that is
+    damaged or gone, the one of the highest iteration of those that are intact. None if there are none.
+
+    Raises:
+        UserError: if there are checkpoints, and none is intact.
+    """
+    tag = folder / "last_checkpoint"
+    named = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
+    intact, damaged = _sort_out([folder / named] if named else [])
+    if not intact:
+        others = (path for path in sorted(folder.glob("model_*.pth")) if path.name != named)
+        intact, more = _sort_out(others)
+        damaged += more
+    listed = ", ".join(damaged)
+    if damaged and not intact:
+        raise UserError(
+            f"{folder} has no intact checkpoint to --resume from. Damaged or gone: {listed}. Give a folder "
+            "that has one, or start anew in another."
+        )
+    last = max(intact, key=intact.get, default=None)
+    if damaged:
+        message = f"Damaged or gone: {listed}. The last intact checkpoint is {last}."
+        log_first_n(logging.WARNING, message, name=__name__, key="message")  # Detectron2 asks several times
+    return last
+
+
+def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
+    """Map intact checkpoints to their iteration; also return the names of damaged ones. Ignore other files."""
+    intact: dict[Path, int] = {}
+    damaged: list[str] = []
+    for path in paths:
+        try:
+            iteration = _read_iteration(path, path.stat().st_mtime_ns)
+        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError, pickle.PickleError):
+            damaged.append(path.name)
+            continue
+        if iteration is not None:
+            intact[path] = iteration
+    return intact, damaged
+
+
+@functools.cache
+def _read_iteration(path: Path, modified: int) -> int | None:
+    """The last iteration of a training's checkpoint, None for another file. It reads all of a large file.
+
+    Raises:
+        Exception: of several kinds, if the file is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip():  # its checksums
+            raise zipfile.BadZipFile
+    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content.get("iteration") if isinstance(content, Mapping) else None
+
+
+def _reason(error: BaseException | None) -> str:
+    """The system's words, if there are some: PyTorch's writer raises errors of its own after those."""
+    if error is None:
+        return ""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _reason(error.__context__)

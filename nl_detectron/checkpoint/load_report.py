@@ -1,0 +1,237 @@
+"""What became of the tensors of a model when a checkpoint was loaded: loaded, new as expected, or wrong.
+
+A baseline's checkpoint in a model with non-local blocks has to lack exactly the blocks' tensors; anything
+else that is missing is a loss of pretrained weights.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import RetinaNet
+from detectron2.modeling.backbone.resnet import ResNet
+from torch import nn
+
+from nl_detectron.errors import UserError
+from nl_detectron.modeling import non_local_blocks
+
+Shape = tuple[int, ...]
+
+# What an ImageNet classifier has and a backbone lacks; MSRA's stem has a bias of zero.
+_CLASSIFIER = re.compile(r"(stem\.)?(fc\d*|linear)\.(weight|bias)|stem\.conv1\.bias")
+_COUNTS = {  # tensors whose size along a dimension is a count of the config: what is counted, and its key
+    r"box_predictor(\.\d)?\.cls_score\.weight$": (0, "classes", "MODEL.ROI_HEADS.NUM_CLASSES"),
+    r"^head\.cls_score\.weight$": (0, "classes", "MODEL.RETINANET.NUM_CLASSES"),
+    r"score_lowres\.weight$": (1, "keypoints", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
+    r"sem_seg_head\.predictor\.weight$": (0, "classes of stuff", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """
+    Attributes:
+        path: of the checkpoint.
+        loaded, total: how many tensors of the model are from it, of how many.
+        new_blocks: each non-local block that the checkpoint lacks, and its number of tensors.
+        all_blocks: how many blocks the model has.
+        has_blocks: whether the checkpoint has a block, of this model or not.
+        statistics: those of FrozenBN that are 0 and 1, if the checkpoint, like Caffe2's, has none at all.
+        heads: what lies outside the ResNet, if the checkpoint is that of a classifier and has a ResNet only.
+        missing: all else that the model has and the checkpoint lacks.
+        unexpected: what the checkpoint has and the model lacks, without a classifier's own.
+        shapes: each tensor of another shape, with that of the checkpoint and that of the model.
+        counts: a sentence for each count of classes or keypoints that differs.
+        variants: a sentence for each option of a block that differs from what it was trained with.
+    """
+
+    path: str
+    loaded: int
+    total: int
+    new_blocks: Mapping[str, int]
+    all_blocks: int
+    has_blocks: bool
+    statistics: Sequence[str]
+    heads: Sequence[str]
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    shapes: Sequence[tuple[str, Shape, Shape]]
+    counts: Sequence[str]
+    variants: Sequence[str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is wrong, for a training. New heads are no reason not to train."""
+        return not (self.missing or self.unexpected or self.shapes or self.variants)
+
+    def __str__(self) -> str:
+        lines = [
+            f"Load report of {self.path}:",
+            f"loaded: {self.loaded} of the model's {self.total} tensors",
+        ]
+        if self.new_blocks:
+            blocks = [f"{name} ({count} tensors)" for name, count in self.new_blocks.items()]
+            lines.append(f"new, as expected: {_listed(blocks)}")
+        if self.all_blocks and not self.has_blocks:
+            baseline = ", so this is its baseline" if self.fits and not self.heads else ""
+            lines.append(f"the checkpoint has no non-local tensor{baseline}")
+        if self.statistics:
+            count = len(self.statistics)
+            lines.append(f"{count} statistics of FrozenBN are 0 and 1, as the checkpoint has none")
+        if self.heads:
+            lines.append(f"new, because it has a ResNet only: {_by_module(self.heads)}")
+        lines += self.counts
+        if self.missing:
+            lines.append(f"WRONG, missing in the checkpoint, so new: {_by_module(self.missing)}")
+        if self.unexpected:
+            lines.append(f"WRONG, unexpected in the checkpoint, so not used: {_by_module(self.unexpected)}")
+        if self.shapes:
+            shapes = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
+            lines.append(f"WRONG, of another shape, so new: {_listed(shapes)}")
+        if self.variants:
+            lines.append(f"WRONG, trained as another variant: {_listed(self.variants)}")
+        return "\n  ".join(lines)
+
+    def check_complete(self) -> None:
+        """Refuse to evaluate a model that is partly of random weights, or not the one that was trained.
+
+        Raises:
+            UserError: naming what is wrong, and the flag that evaluates it all the same.
+        """
+        some_are_new = self.has_blocks and self.new_blocks
+        if self.fits and not self.heads and not some_are_new:
+            return
+        problems = [*self.counts, *self.variants]
+        if some_are_new:
+            problems.append(f"it has blocks, but not {_listed([*self.new_blocks])}")
+        for what, keys in (
+            ("missing", [*self.heads, *self.missing]),
+            ("unexpected", self.unexpected),
+            ("of another shape", [key for key, _, _ in self.shapes]),
+        ):
+            if keys:
+                problems.append(f"{len(keys)} tensors are {what} ({_by_module(keys, 3)})")
+        raise UserError(
+            f"MODEL.WEIGHTS {self.path!r} does not hold all of this model: {'; '.join(problems)}. Give its own "
+            "config, or --allow-mismatch to evaluate it all the same."
+        )
+
+
+def make_report(
+    model: nn.Module,
+    path: str,
+    given: Mapping[str, Shape],
+    variants: Mapping[str, Mapping[str, object]],
+    *,
+    by_ends: bool = False,
+) -> LoadReport:
+    """Compare a model with what it was loaded from.
+
+    Args:
+        given: the tensors of the checkpoint, under the names that Detectron2 gives them.
+        variants: that of each block in the checkpoint, as far as it says so.
+        by_ends: whether names are matched by their ends, so that what does not fit keeps its short name.
+    """
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items() if not _is_counter(key)}
+    names = _names(ours, given, by_ends)
+    shapes = [(key, given[name], ours[key]) for key, name in names.items() if given[name] != ours[key]]
+    missing = [key for key in ours if key not in names]
+    tensors = {
+        block: [key for key in ours if key.startswith(f"{block}.")] for block, _ in non_local_blocks(model)
+    }
+    new_blocks = {block: len(keys) for block, keys in tensors.items() if set(keys) <= set(missing)}
+    missing = [key for key in missing if not key.startswith(tuple(f"{block}." for block in new_blocks))]
+    constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
+    known = {*names.values(), *constants}
+    unexpected = [name for name in given if name not in known and not _is_counter(name)]
+    heads, statistics = [], []
+    if by_ends and not any("running_" in name for name in given):
+        statistics = [key for key in missing if _is_frozen_statistic(model, key)]
+    if names and _is_classifier(model, names, unexpected):
+        heads, unexpected = [key for key in missing if not _is_in_resnet(model, key)], []
+    return LoadReport(
+        path=path,
+        loaded=len(names) - len(shapes),
+        total=len(ours),
+        new_blocks=new_blocks,
+        all_blocks=len(tensors),
+        has_blocks=any(".non_local_" in f".{name}" for name in given),
+        statistics=statistics,
+        heads=heads,
+        missing=[key for key in missing if key not in {*heads, *statistics}],
+        unexpected=unexpected,
+        shapes=shapes,
+        counts=[*dict.fromkeys(_other_counts(model, shapes))],
+        variants=[*_other_variants(model, variants)],
+    )
+
+
+def _names(ours: Mapping[str, Shape], given: Mapping[str, Shape], by_ends: bool) -> dict[str, str]:
+    """What the checkpoint calls the tensors of the model that it has."""
+    names = {key: key for key in ours if key in given}
+    if by_ends:  # a tensor of another shape has kept its own name
+        others = [name for name in given if name not in ours]
+        names |= {
+            key: name for key in ours for name in others if key not in given and key.endswith(f".{name}")
+        }
+    return names
+
+
+def _is_classifier(model: nn.Module, names: Iterable[str], unexpected: Iterable[str]) -> bool:
+    """Whether a checkpoint has tensors of a ResNet, perhaps those of its classifier, and no others."""
+    is_resnet = all(_is_in_resnet(model, key) for key in names)
+    return is_resnet and all(_CLASSIFIER.fullmatch(name) for name in unexpected)
+
+
+def _is_counter(key: str) -> bool:
+    """Whether a norm counts its batches with it; no norm of Detectron2 reads that."""
+    return key.endswith("num_batches_tracked")
+
+
+def _is_frozen_statistic(model: nn.Module, key: str) -> bool:
+    module, _, name = key.rpartition(".")
+    return "running_" in name and isinstance(model.get_submodule(module), FrozenBatchNorm2d)
+
+
+def _is_in_resnet(model: nn.Module, key: str) -> bool:
+    """Whether a tensor is of a ResNet, or of its last stage, which C4 models have in their heads."""
+    resnets = [name for name, module in model.named_modules() if isinstance(module, ResNet)]
+    return key.startswith(tuple(f"{name}." if name else "" for name in (*resnets, "roi_heads.res5")))
+
+
+def _other_variants(model: nn.Module, variants: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    for name, block in non_local_blocks(model):
+        theirs = variants.get(name, {})
+        for option, ours in block.variant().items():
+            if theirs.get(option, ours) != ours:
+                yield f"{name} has {option} {theirs[option]!r} in the checkpoint, and {ours!r} in this model"
+
+
+def _other_counts(model: nn.Module, shapes: Sequence[tuple[str, Shape, Shape]]) -> Iterator[str]:
+    sizes = {key: theirs for key, theirs, _ in shapes}
+    for key, theirs, ours in shapes:
+        for pattern, (dimension, what, config_key) in _COUNTS.items():
+            if not re.search(pattern, key):
+                continue
+            count, expected = theirs[dimension], ours[dimension]
+            if "box_predictor" in key:  # which counts the background too
+                count, expected = count - 1, expected - 1
+            elif isinstance(model, RetinaNet):  # which has a score for each anchor
+                anchors = model.head.bbox_pred.out_channels // 4
+                count //= sizes.get("head.bbox_pred.weight", (4 * anchors,))[0] // 4
+                expected //= anchors
+            if count != expected:
+                yield f"the checkpoint has {count} {what}, and this model {expected} ({config_key})"
+
+
+def _by_module(keys: Iterable[str], most: int = 8) -> str:
+    """The modules of the tensors `keys`, each with how many."""
+    counts = Counter(key.rpartition(".")[0] or key for key in keys)
+    return _listed([f"{module} ({count})" for module, count in counts.items()], most)
+
+
+def _listed(items: Sequence[str], most: int = 8) -> str:
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,115 @@
+"""Checkpoint files of any origin, read without running code that may be in them."""
+
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nl_detectron.errors import UserError
+from nl_detectron.files import atomic_write
+
+# Under what key checkpoints have their tensors: Detectron2, mmcv, SlowFast and pycls, Caffe2.
+WRAPPERS = ("model", "state_dict", "model_state", "blobs")
+
+_ADMITTED = {  # what pickles of dicts, numbers and arrays refer to; numpy 2 has renamed its core
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+@contextmanager
+def unreadable_as_user_error(path: Path | str) -> Iterator[None]:
+    """Report what reading a checkpoint raises for a file that is damaged, or is none, as a UserError."""
+    try:
+        yield
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        # PyTorch's message would recommend to run whatever is in the file.
+        is_unsafe = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower()
+        reason = "it holds more than tensors" if is_unsafe else str(error).partition("\n")[0]
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: {reason or type(error).__name__}. If you trust it, save "
+            "its state dict alone, with torch.save, as a .pth."
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a .pkl, or of anything else as PyTorch's own format.
+
+    Raises:
+        UserError: (a ValueError) if it is no such file, or one that holds more than tensors, arrays, numbers,
+            text and plain containers of them.
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file, unreadable_as_user_error(path):
+        if path.suffix == ".pkl":
+            # Python 2's strings, as Caffe2's files have them
+            content = _ArrayUnpickler(file, encoding="latin1").load()
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} is no checkpoint: it holds a {type(content).__name__}, not a dict.")
+    return dict(content)
+
+
+def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, wherever it has them; arrays as tensors."""
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            value = torch.from_numpy(value)
+        if isinstance(name, str) and isinstance(value, Tensor):
+            tensors[name] = value
+    return tensors
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a new file, atomically. A .pkl has arrays instead of tensors.
+
+    Raises:
+        UserError: (a ValueError) if there is a file already.
+    """
+    check_is_new(path)
+    with atomic_write(path) as unfinished:
+        if path.suffix == ".pkl":
+            # For the authors' code, of Python 2: its protocol, and what numpy called its module at that time
+            pickled = pickle.dumps(_as_arrays(content), protocol=2)
+            pickled = pickled.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+            unfinished.write_bytes(pickled)
+        else:
+            torch.save(dict(content), unfinished)
+
+
+def check_is_new(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} exists already. Choose another name.")
+
+
+def _as_arrays(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _as_arrays(item) for name, item in value.items()}
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """It calls nothing but what makes arrays: any other pickle can run code of its author's choice."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, neither an array nor a container")
+        return super().find_class(module, name)

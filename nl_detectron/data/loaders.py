@@ -1,0 +1,238 @@
+"""The batches of a training, each of which follows from the seed and its number; the images of an evaluation.
+
+Detectron2's loader draws from generators whose state no checkpoint holds, so a resumed training sees other
+images, flips and proposals than the one that was interrupted. Here nothing has a state: batch k of a seed is
+the same however a run comes to it, and with any number of workers.
+"""
+
+import itertools
+import logging
+import os
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.serialize import PicklableWrapper
+from torch.multiprocessing import _prctl_pr_set_pdeathsig
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from nl_detectron.compat import train_loader_arguments
+from nl_detectron.errors import UserError
+
+from .records import Record
+
+logger = logging.getLogger(__name__)
+
+Mapper = Callable[[Record], Record]
+Place = Mapping[str, int]  # of an image in the order: its position from 0, its index, width and height
+
+_STEP, _IMAGE, _SUBSTITUTE = range(3)  # what a seed is for
+
+
+def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broken: int = 0) -> "TrainLoader":
+    """The loader of a config, with the images, sampler and mapper of Detectron2's own loader.
+
+    Args:
+        mapper: another one.
+        skip_broken: how many images may be replaced because they cannot be read.
+    """
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, mapper, seed))
+
+
+class TrainLoader:
+    """Endless batches for this process.
+
+    Just before it hands out batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k
+    and the number of the process: what the training step draws, like the proposals it samples, follows too.
+
+    Attributes:
+        start: the number of the first batch, from 0; to be set before the first one is taken.
+        images: the files of the batch that was handed out last.
+        broken: what is wrong with each image that could not be read, by its file.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: Sequence[Record],
+        sampler: Iterable[int],
+        mapper: Mapper,
+        total_batch_size: int,
+        aspect_ratio_grouping: bool,
+        num_workers: int,
+        seed: int,
+        skip_broken: int = 0,
+    ) -> None:
+        """The arguments are those of Detectron2's build_detection_train_loader, and of `build_train_loader`."""
+        self.seed, self.skip_broken, self.start = seed, skip_broken, 0
+        self.images: list[str] = []
+        self.broken: dict[str, str] = {}
+        self._places = _Places(dataset, sampler, total_batch_size, aspect_ratio_grouping)
+        self._images = _Images(DatasetFromList(dataset, copy=False), mapper, seed, skip_broken)
+        self._num_workers = num_workers
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        loader = DataLoader(
+            self._images,
+            batch_size=None,  # an item is a batch already
+            sampler=itertools.islice(self._places, self.start, None),
+            num_workers=self._num_workers,
+            prefetch_factor=1 if self._num_workers else None,  # batches; Detectron2 has 2 images
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=follow_the_trainer,
+        )
+        for number, (batch, files, broken) in enumerate(loader, self.start):
+            self.images = files
+            self.broken |= broken
+            check_broken(self.broken.values(), self.skip_broken)
+            _seed(self.seed, _STEP, number, comm.get_rank())
+            yield batch
+
+
+class _Places:
+    """The places of each batch, in the order of the sampler, by Detectron2's own grouping."""
+
+    def __init__(
+        self, dataset: Sequence[Record], sampler: Iterable[int], total_batch_size: int, grouped: bool
+    ) -> None:
+        if grouped and not all("width" in image and "height" in image for image in dataset):
+            raise UserError(
+                "DATALOADER.ASPECT_RATIO_GROUPING needs the width and height of every image, which this data "
+                "set does not have. Set it to False."
+            )
+        self._sizes = [(image["width"], image["height"]) if grouped else (0, 0) for image in dataset]
+        self._sampler, self._grouped = sampler, grouped
+        self._batch_size = total_batch_size // comm.get_world_size()
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        positions = itertools.count(comm.get_rank(), comm.get_world_size())
+        places = (
+            {"position": position, "index": index, "width": width, "height": height}
+            for position, index in zip(positions, self._sampler, strict=False)
+            for width, height in [self._sizes[index]]
+        )
+        if self._grouped:
+            return iter(AspectRatioGroupedDataset(places, self._batch_size))
+        return iter(BatchSampler(places, self._batch_size, drop_last=True))
+
+
+class _Images(Dataset):
+    """The images of a batch by their places, as the mapper makes them."""
+
+    def __init__(self, dataset: Dataset, mapper: Mapper, seed: int, skip_broken: int) -> None:
+        self._dataset, self._mapper = dataset, PicklableWrapper(mapper)  # for workers that are not forked
+        self._seed, self._skip_broken = seed, skip_broken
+
+    def __getitem__(self, places: Sequence[Place]) -> tuple[list[Record], list[str], dict[str, str]]:
+        """The images, their files, and what is wrong with broken ones."""
+        broken: dict[str, str] = {}
+        images = [self._image(place["position"], place["index"], broken) for place in places]
+        batch, files = zip(*images, strict=True)
+        return list(batch), list(files), broken
+
+    def _image(self, position: int, index: int, broken: dict[str, str]) -> tuple[Record, str]:
+        """The image and its file. Another one replaces it if it cannot be read and some may be skipped, or
+        if the mapper returns None, as Detectron2's mappers may."""
+        for attempt in itertools.count():
+            record = self._dataset[index]
+            file = record["file_name"]
+            _seed(self._seed, _IMAGE, position)
+            try:
+                image = self._mapper(record)
+            except Exception:
+                if not (reason := why_unreadable(record)):
+                    raise
+                image, broken[file] = None, reason
+            if image is not None or len(broken) > self._skip_broken:  # refused by the trainer's process
+                return image, file
+            if attempt > len(self._dataset):
+                raise UserError(f"None of {attempt} images can be used; the last was {file}.")
+            numbers = np.random.default_rng((self._seed, _SUBSTITUTE, position, attempt))
+            index = int(numbers.integers(len(self._dataset)))
+
+
+class EvaluationLoader:
+    """Detectron2's test loader of a data set, in this process.
+
+    COCO's evaluation counts an image that is skipped as one without detections.
+    """
+
+    def __init__(self, cfg: CfgNode, name: str, skip_broken: int = 0) -> None:
+        """
+        Args:
+            skip_broken: how many images may be skipped because they cannot be read.
+        """
+        mapper = _MapperOrReason(DatasetMapper(cfg, is_train=False))
+        self._loader = build_detection_test_loader(cfg, name, mapper=mapper)
+        self._loader.worker_init_fn = follow_the_trainer
+        self._name, self._skip_broken = name, skip_broken
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        broken: list[str] = []
+        for batch in self._loader:
+            broken += [image["broken"] for image in batch if "broken" in image]
+            check_broken(broken, self._skip_broken)
+            if images := [image for image in batch if "broken" not in image]:
+                yield images
+        if broken:
+            message = "%d images of %s could not be read, and count as without detections:\n  %s"
+            logger.warning(message, len(broken), self._name, "\n  ".join(broken))
+
+
+class _MapperOrReason:
+    """A mapper that returns the reason in place of an image that cannot be read."""
+
+    def __init__(self, mapper: Mapper) -> None:
+        self._mapper = mapper
+
+    def __call__(self, record: Record) -> Record:
+        try:
+            return self._mapper(record)
+        except Exception:
+            if not (reason := why_unreadable(record)):
+                raise
+            return {"broken": reason}
+
+
+def why_unreadable(record: Record) -> str:
+    """Why the image of a record cannot be read; "" if it can be, so that a mapper that failed is at fault."""
+    file = record["file_name"]
+    try:
+        check_image_size(dict(record), read_image(file, format="BGR"))
+    except SizeMismatchError as error:
+        return f"{file} has another size than the data set says. {' '.join(str(error).split())}"
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        return f"{file} cannot be read: {getattr(error, 'strerror', None) or error or type(error).__name__}"
+    return ""
+
+
+def check_broken(reasons: Collection[str], most: int) -> None:
+    """Refuse to go on after more than `most` images that could not be read."""
+    if len(reasons) > most:
+        listed = "; ".join(reasons)
+        raise UserError(f"{listed}. To go on without such images, give --skip-broken {len(reasons)} or more.")
+
+
+def _seed(*numbers: int) -> None:
+    seed_all_rng(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+
+def follow_the_trainer(worker: int) -> None:
+    """Let a worker live exactly as long as its trainer.
+
+    Ctrl-C and torchrun's SIGTERM go to the whole group of processes, and the trainer needs its workers to
+    finish its step. The workers of a trainer that is killed would wait for it for ever.
+    """
+    os.setsid()
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # PyTorch's own; Linux only

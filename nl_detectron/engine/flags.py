@@ -1,0 +1,205 @@
+"""Command lines: their flags, and the config that they name."""
+
+import argparse
+import os
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
+
+from nl_detectron import model_zoo
+from nl_detectron.config import get_cfg
+from nl_detectron.data import add_register_coco, register_datasets
+from nl_detectron.errors import UserError
+
+from .config_loading import flat_pairs, merge_file, merge_options
+
+THRESHOLDS = (
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+)
+
+EPILOG = """
+Examples:
+
+Train on 8 GPUs, on one, or on the CPU if there is none:
+    $ train_net.py --num-gpus 8 --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
+
+Check everything first, in seconds, or train on data of your own:
+    $ train_net.py --config-file CONFIG --dry-run
+    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
+
+Evaluate a checkpoint on the config's test set:
+    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
+
+Continue after an interruption, or change any key of the config:
+    $ train_net.py --config-file CONFIG --resume
+    $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
+
+Several processes, on GPUs or CPUs, as torchrun starts them:
+    $ torchrun --nproc-per-node 8 train_net.py --config-file CONFIG
+
+Two machines:
+    (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
+    (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
+"""
+
+
+def train_net_parser() -> argparse.ArgumentParser:
+    """Detectron2's flags, and ours."""
+    parser = default_argument_parser(EPILOG)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what a run checks before it starts (config, data sets, model, weights), and exit",
+    )
+    parser.add_argument(
+        "--auto-scale",
+        action="store_true",
+        help="scale batch, learning rate and schedule of a config for 8 GPUs to the number of processes",
+    )
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="with --eval-only: evaluate weights that lack tensors of the model or have others",
+    )
+    parser.add_argument(
+        "--skip-broken",
+        type=int,
+        default=0,
+        metavar="N",
+        help="skip up to N images that cannot be read, in each process; they are listed at the end",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30,
+        metavar="MINUTES",
+        help="how long a process waits for the others before it ends with an error (default: 30)",
+    )
+    add_register_coco(parser)
+    return parser
+
+
+def tool_parser(description: str, several_configs: bool = False) -> argparse.ArgumentParser:
+    """The flags of a tool that takes a model: its config, a user's data sets, and keys of the config."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        action="append" if several_configs else "store",
+        help="a config, or the name of a shipped one" + ("; may be repeated" if several_configs else ""),
+    )
+    add_register_coco(parser)
+    pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
+    parser.add_argument("--opts", help="goes before the keys in Detectron2's demo; may be left out", **pairs)
+    parser.add_argument(
+        metavar="KEY VALUE", help="keys of the config and their values: MODEL.WEIGHTS model.pth", **pairs
+    )
+    return parser
+
+
+def output_path(text: str) -> Path:
+    """The type of a flag that is a path; Path would make the current folder of an empty one."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty. Is a shell variable unset?")
+    return Path(text)
+
+
+def add_detection_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a tool that shows what a trained model detects."""
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="the lowest score that is shown (default: %(default)s); the config's own keys for it win",
+    )
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="accept weights that lack tensors of the model"
+    )
+
+
+def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[str]) -> None:
+    """Set the keys of the lowest score that is detected, as Detectron2's demo does, except those `given`."""
+    if not 0 <= threshold <= 1:
+        raise UserError(f"--confidence-threshold must be from 0 to 1; got {threshold:g}.")
+    for key in THRESHOLDS:
+        if key not in given:
+            cfg.merge_from_list([key, threshold])
+
+
+def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
+    """The config of a command line, and the keys that the user gave explicitly.
+
+    Its data sets are registered. Features that this machine lacks are disabled, with a note on stderr.
+
+    Raises:
+        UserError: for what cannot be read or registered.
+        OSError: if a file of it cannot be read.
+    """
+    if not args.config_file:
+        before = f" before {args.opts[0]!r}" if args.opts else ""
+        raise UserError(f"Give a --config-file{before}. The configs are in configs/.")
+    args.config_file = find_config(args.config_file)
+    cfg = get_cfg()
+    _give_back_keys(args, cfg)
+    given = _non_local_keys(merge_file(cfg, args.config_file))
+    merge_options(cfg, args.opts)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        print("No GPU is available: running on the CPU.", file=sys.stderr)
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        note = "Detectron2's mixed precision needs a GPU: using SOLVER.AMP.PRECISION bfloat16 instead."
+        print(note, file=sys.stderr)
+        cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = False, "bfloat16"
+    register_datasets(cfg, args)
+    return cfg, {*given, *args.opts[::2]}
+
+
+def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """`--input` takes all words up to the next flag: give the config's keys among them back."""
+    inputs, keys = getattr(args, "input", None), dict(flat_pairs(cfg))
+    if not isinstance(inputs, list):  # a tool with one input, or none
+        return
+    first = next((k for k, word in enumerate(inputs) if word in keys and not os.path.exists(word)), None)
+    if first is not None:
+        args.input, args.opts = inputs[:first], inputs[first:] + args.opts
+
+
+def _non_local_keys(content: Mapping[str, object]) -> set[str]:
+    """The keys of MODEL.NON_LOCAL that a config file and its bases give, even if at their defaults.
+
+    A file that gives all of them was dumped by a run, and says nothing of what the user wanted.
+    """
+    given = content.get("MODEL", {}).get("NON_LOCAL", {})
+    is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
+    return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
+
+
+def find_config(name: str) -> str:
+    """A config file by its path, or by its name relative to the shipped configs.
+
+    Raises:
+        UserError: if there is none, or it is a LazyConfig.
+    """
+    if not os.path.isfile(name):
+        try:
+            name = model_zoo.get_config_file(name.removeprefix("configs/"))
+        except RuntimeError:
+            raise UserError(
+                f"--config-file {name!r} is neither a file nor a shipped config. Those are in configs/."
+            ) from None
+    if name.endswith(".py"):
+        raise UserError(
+            f"--config-file {name!r} is a LazyConfig. Give a YAML, or use Detectron2's own "
+            "tools/lazyconfig_train_net.py: see docs/pipelines.md."
+        )
+    return name

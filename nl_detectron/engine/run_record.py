@@ -1,0 +1,153 @@
+"""`run.json`, in which a training records what it is: written by the trainer, read by tools and projects."""
+
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import detectron2
+import torch
+import yaml
+from detectron2.config import CfgNode
+
+import nl_detectron
+from nl_detectron.config import get_cfg
+from nl_detectron.errors import UserError
+from nl_detectron.files import atomic_write
+
+FILE = "run.json"
+
+
+class RunRecord:
+    """The record of a training in its output folder.
+
+    One that is resumed adds a command to the record that is there. `seconds` is known at the end of a command
+    only, so a training whose commands were killed has no total.
+    """
+
+    def __init__(self, cfg: CfgNode, processes: int, images: dict[str, int]) -> None:
+        """
+        Args:
+            cfg: with SOLVER as it is scaled to the processes.
+            images: how many each data set has.
+        """
+        self._path = Path(cfg.OUTPUT_DIR) / FILE
+        self._content = {
+            "config": cfg.dump(),
+            "seed": cfg.SEED,
+            "processes": processes,
+            "images": images,
+            "versions": {
+                "nl_detectron": nl_detectron.__version__,
+                "detectron2": detectron2.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "commands": [],
+            "finished": False,
+        }
+
+    def start(self, iteration: int, changed: list[str]) -> None:
+        """Record a command that trains from `iteration` on, and what has changed since the one before."""
+        if iteration and self._path.is_file():
+            self._content["commands"] = json.loads(self._path.read_text())["commands"]
+        command = {"code": describe_code(), "start": iteration, "seconds": None, "changed": changed}
+        self._content["commands"].append(command)
+        self._began = time.monotonic()
+        self._write()
+
+    def stop(self, finished: bool) -> None:
+        """Record that the command ends, and whether the training is finished and evaluated."""
+        self._content["commands"][-1]["seconds"] = round(time.monotonic() - self._began)
+        self._content["finished"] = finished
+        self._write()
+
+    def _write(self) -> None:
+        with atomic_write(self._path) as unfinished:
+            unfinished.write_text(json.dumps(self._content, indent=1))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training as its output folder shows it.
+
+    Attributes:
+        cfg: with SOLVER as it was scaled to the processes.
+        images: how many each data set has.
+        code: what it was trained with, as `describe_code` says, without repetitions.
+        seconds: that it took; None if a command was killed.
+        finished: whether it is at MAX_ITER and evaluated there.
+        history: the metrics by iteration; the last evaluation's are under MAX_ITER.
+    """
+
+    folder: Path
+    cfg: CfgNode
+    processes: int
+    images: dict[str, int]
+    code: tuple[str, ...]
+    seconds: int | None
+    finished: bool
+    history: dict[int, dict[str, float]]
+
+
+def read_run(folder: Path) -> Run:
+    """Read the record and the metrics in an output folder.
+
+    Raises:
+        UserError: if it has none, they are damaged, or it was resumed as another training.
+    """
+    for name in (FILE, "metrics.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not an output folder of train_net.py: it has no {name}.")
+    try:
+        record = json.loads((folder / FILE).read_text())
+        cfg = get_cfg()
+        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(record["config"])))
+        commands = record["commands"]
+        seconds = [command["seconds"] for command in commands]
+        run = Run(
+            folder=folder,
+            cfg=cfg,
+            processes=record["processes"],
+            images=record["images"],
+            code=tuple(dict.fromkeys(command["code"] for command in commands)),
+            seconds=None if None in seconds else sum(seconds),
+            finished=record["finished"],
+            history=_read_metrics(folder / "metrics.json"),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder}/{FILE} cannot be read with this version of Detectron2: {reason}"
+        ) from error
+    if changed := [text for command in commands for text in command["changed"]]:
+        raise UserError(f"{folder} was resumed as another training: {'; '.join(changed)}.")
+    return run
+
+
+def describe_code() -> str:
+    """The git revision of nl_detectron in a checkout, else its version."""
+    file = Path(nl_detectron.__file__)
+    git = ["git", "-C", str(file.parent)]
+    try:  # not the revision of a repository that an environment lies in
+        subprocess.run([*git, "ls-files", "--error-unmatch", file.name], check=True, capture_output=True)
+        command = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"nl_detectron {nl_detectron.__version__}"
+
+
+def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
+    """By iteration; what a resumed training wrote again counts."""
+    history: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            metrics = json.loads(line)
+            history.setdefault(metrics["iteration"], {}).update(metrics)
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}: line {number} is damaged.") from None
+    return history

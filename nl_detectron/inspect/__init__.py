@@ -1,0 +1,29 @@
+"""Looking into a model: what positions attend to, with pictures of it, and what the blocks cost."""
+
+from . import queries
+from .analysis import Counts, count_by_stage, extra_cost, total
+from .grid import Grid
+from .images import find_images, read_image, use_images
+from .observe import Field, Observation, observe
+from .page import attention_page
+from .pictures import draw_queries
+from .rows import attention_rows, query_dependence
+
+__all__ = [
+    "Counts",
+    "Field",
+    "Grid",
+    "Observation",
+    "attention_page",
+    "attention_rows",
+    "count_by_stage",
+    "draw_queries",
+    "extra_cost",
+    "find_images",
+    "observe",
+    "queries",
+    "query_dependence",
+    "read_image",
+    "total",
+    "use_images",
+]

@@ -1,0 +1,86 @@
+"""The images that a command line names, and how they are read."""
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import detection_utils
+from PIL import Image
+from torchvision.datasets.folder import is_image_file
+from tqdm import tqdm
+
+from nl_detectron.errors import UserError
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """The images that are meant by names of files and folders (all images in it), and by patterns.
+
+    Those of a folder or a pattern are sorted, and known by their suffix. "~" is the user's home.
+
+    Raises:
+        UserError: for a name that means no image.
+    """
+    if not inputs:
+        raise UserError("--input names no image, folder or pattern.")
+    return list(dict.fromkeys(path for name in inputs for path in _find(name)))
+
+
+def _find(name: str) -> list[Path]:
+    if not name:  # Path would make the current folder of it
+        raise UserError("--input is empty. Is a shell variable unset?")
+    path = Path(name).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir() and not glob.has_magic(name):
+        raise UserError(f"--input {name!r} does not exist.")
+    pattern = glob.escape(str(path)) + "/*" if path.is_dir() else str(path)
+    images = [found for found in sorted(glob.glob(pattern)) if is_image_file(found) and os.path.isfile(found)]
+    if not images:
+        raise UserError(f"--input {name!r} has no images in it.")
+    return [Path(image) for image in images]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image as Detectron2 reads it, upright as its EXIF says, whatever its mode.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        UserError: naming the file, for what is wrong with it.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+        if mode not in ("I", "F") and not mode.startswith("I;"):
+            return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
+    except Exception as error:  # Pillow's decoders raise errors of many types
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{str(path)!r} cannot be read: {reason or type(error).__name__}") from error
+    # Pillow would clip it to 255, and so make it white
+    raise UserError(f"{str(path)!r} has more than 8 bits a channel (Pillow's mode {mode!r}). Convert it.")
+
+
+def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
+    """Read each image and do something with it. One that cannot be read or used is named and skipped.
+
+    Args:
+        use: raises a UserError for an image that it has no use for; whatever else it raises ends the loop.
+
+    Raises:
+        UserError: for the only image, or after the last one, if some were skipped.
+    """
+    skipped = 0
+    for path in tqdm(images, unit="image", disable=None):  # a bar in a terminal only: a log has no use for it
+        try:
+            use(path, read_image(path))
+        except UserError as error:
+            if len(images) == 1:
+                raise
+            skipped += 1
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+    if skipped:
+        raise UserError(f"Skipped {skipped} of {len(images)} images (see above).")
