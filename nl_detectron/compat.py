@@ -17,8 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 
 def complete_checkpoints(trainer: DefaultTrainer) -> None:
-    """Let the trainer's checkpoints hold what a resume needs beside the weights: the optimizer's state
-    (momentum) and, in mixed precision, the scale of the gradients.
+    """Let checkpoints hold what a resume needs beside the weights: momentum, and the scale of gradients.
 
     Main saves both within the trainer's own state; 0.5 saves neither.
     """
@@ -35,11 +34,7 @@ def build_seeded_train_loader(
     """`build_detection_train_loader` for a LazyConfig, with the data in the order of a YAML with this SEED.
 
     Main seeds the order of a YAML with SEED itself; 0.5, and the LazyConfigs of both, draw another seed from
-    the generator that SEED has seeded.
-
-    Args:
-        dataset, sampler, arguments: Detectron2's own.
-        seed: as SEED, or `train.seed`; random if it is negative.
+    the generator that SEED has seeded. A negative `seed` is random.
     """
     if sampler is None and "seed" in inspect.signature(build_batch_data_loader).parameters:
         sampler = TrainingSampler(len(dataset), seed=seed if seed >= 0 else None)
@@ -47,11 +42,9 @@ def build_seeded_train_loader(
 
 
 def train_loader_arguments(cfg: CfgNode, mapper: Callable | None, seed: int) -> dict[str, object]:
-    """The data set, sampler and mapper that Detectron2's training loader has for a config, and its numbers.
+    """The data set, sampler, mapper and numbers of Detectron2's training loader for a config.
 
-    Args:
-        mapper: another one than Detectron2's.
-        seed: of the order. Main takes it from SEED, 0.5 draws it from numpy's generator.
+    Main takes the seed of the order from SEED, 0.5 draws it from numpy's generator.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -74,8 +67,8 @@ def create_local_process_group(processes: int) -> None:
 
 @contextmanager
 def data_parallel_on_cpu() -> Iterator[None]:
-    """Within it, DefaultTrainer can have several processes on CPUs: in both versions it gives
-    DistributedDataParallel the number of a GPU, which that refuses for a model without one.
+    """Let DefaultTrainer have several processes on CPUs: it gives DistributedDataParallel the number of a
+    GPU, which a model without one must not have.
     """
     original = defaults.create_ddp_model
     defaults.create_ddp_model = functools.partial(original, device_ids=None)

@@ -19,18 +19,14 @@ BASELINES = {  # of our builders and head, Detectron2's without blocks
     "build_nl_retinanet_resnet_fpn_backbone": "build_retinanet_resnet_fpn_backbone",
     KEYPOINT_HEAD: "KRCNNConvDeconvUpsampleHead",
 }
-_KEYS = {  # which key gives which argument of `NonLocalBlock` and of the functions in `modeling.placement`
+_BLOCK_KEYS = {  # which key gives which argument of `NonLocalBlock`
     "pairwise": "PAIRWISE",
     "reduction": "REDUCTION",
     "subsample": "SUBSAMPLE",
     "scale": "SCALE",
     "norm": "NORM",
-    "every": "KEYPOINT_HEAD_EVERY",
-    "res2": "RES2",
-    "res3": "RES3",
-    "res4": "RES4",
-    "res5": "RES5",
 }
+_KEYS = _BLOCK_KEYS | {stage: stage.upper() for stage in STAGES} | {"every": "KEYPOINT_HEAD_EVERY"}
 
 
 def add_non_local_config(cfg: CfgNode) -> None:
@@ -76,23 +72,17 @@ def get_cfg() -> CfgNode:
 
 
 def non_local_node(cfg: CfgNode) -> CfgNode:
-    """The node `MODEL.NON_LOCAL` of a config.
-
-    Raises:
-        UserError: (a ValueError) if the config lacks it.
-    """
+    """The node `MODEL.NON_LOCAL` of a config; a UserError if the config lacks it."""
     if "NON_LOCAL" not in cfg.MODEL:
-        raise UserError(
-            "The config has no MODEL.NON_LOCAL. Start from nl_detectron.get_cfg(), or call "
-            "nl_detectron.add_non_local_config(cfg)."
-        )
+        remedy = "Start from nl_detectron.get_cfg(), or call nl_detectron.add_non_local_config(cfg)."
+        raise UserError(f"The config has no MODEL.NON_LOCAL. {remedy}")
     return cfg.MODEL.NON_LOCAL
 
 
 def block_arguments(cfg: CfgNode) -> dict[str, object]:
     """The keyword arguments of `NonLocalBlock` that the config decides."""
     node = non_local_node(cfg)
-    return {name: node[_KEYS[name]] for name in ("pairwise", "reduction", "subsample", "scale", "norm")}
+    return {name: node[key] for name, key in _BLOCK_KEYS.items()}
 
 
 @contextmanager
@@ -127,10 +117,7 @@ def check_non_local_keys(cfg: CfgNode, given: Iterable[str] = ()) -> None:
     node, default, given = non_local_node(cfg), get_cfg().MODEL.NON_LOCAL, set(given)
     backbone, head = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ROI_KEYPOINT_HEAD.NAME
     if head == KEYPOINT_HEAD and not cfg.MODEL.KEYPOINT_ON:
-        raise UserError(
-            f"MODEL.ROI_KEYPOINT_HEAD.NAME is {KEYPOINT_HEAD}, but the model has no keypoint head. "
-            "Set MODEL.KEYPOINT_ON to True."
-        )
+        raise UserError(f"{KEYPOINT_HEAD} is set, but the model has no keypoint head. Set MODEL.KEYPOINT_ON.")
     backbone_reads = not _is_from_detectron2(BACKBONE_REGISTRY, backbone)
     head_reads = not _is_from_detectron2(ROI_KEYPOINT_HEAD_REGISTRY, head)
     for key in default:
@@ -141,10 +128,11 @@ def check_non_local_keys(cfg: CfgNode, given: Iterable[str] = ()) -> None:
                 f"MODEL.NON_LOCAL.{key} is set, but keypoint head {head!r} ignores it. Use {KEYPOINT_HEAD}."
             )
         if not backbone_reads and (key.lower() in STAGES or not head_reads):
-            ours = [name for name in BASELINES if name.startswith("build_")]
-            remedy = next((name for name in ours if BASELINES[name] == backbone), " or ".join(ours))
+            remedies = [ours for ours, theirs in BASELINES.items() if theirs == backbone] or [
+                "a build_nl_ one"
+            ]
             raise UserError(
-                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {remedy}."
+                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {remedies[0]}."
             )
 
 

@@ -20,26 +20,19 @@ def get_config_file(config_path: str) -> str:
     """The real path of a shipped config.
 
     Args:
-        config_path: a name relative to `configs/`, e.g.
-            "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml".
+        config_path: relative to `configs/`: "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml".
 
     Raises:
         RuntimeError: as in Detectron2, if there is no such config.
     """
-    # Installed, the configs are package data; in a checkout they lie beside the package.
-    folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
-    for path in (folder / config_path for folder in folders):
-        if path.is_file():
-            return str(path)
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):  # installed, and in a checkout
+        if (folder / config_path).is_file():
+            return str(folder / config_path)
     raise RuntimeError(f"{config_path} not available in the model zoo of nl_detectron!")
 
 
 def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
     """The config of a shipped model: a CfgNode for a .yaml, a LazyConfig (DictConfig) for a .py.
-
-    Args:
-        config_path: as in `get_config_file`.
-        trained: would set MODEL.WEIGHTS to weights trained with this config.
 
     Raises:
         RuntimeError: as in Detectron2, if there is no such config, or if `trained` is true: this
@@ -59,15 +52,13 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     """A shipped model, in training mode, with the weights that its config names.
 
     Args:
-        config_path, trained: as in `get_config`.
         device: instead of the config's; None is the GPU, or the CPU where there is no GPU.
     """
     cfg = get_config(config_path, trained)
     if device is None and not torch.cuda.is_available():
         device = "cpu"
     if isinstance(cfg, CfgNode):
-        if device is not None:
-            cfg.MODEL.DEVICE = device
+        cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
         model, weights = build_model(cfg), cfg.MODEL.WEIGHTS
     else:
         model, weights = instantiate(cfg.model).to(device or cfg.train.device), cfg.train.init_checkpoint

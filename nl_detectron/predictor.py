@@ -19,13 +19,7 @@ class Predictor(DefaultPredictor):
     """
 
     def __init__(self, cfg: CfgNode, allow_mismatch: bool = False) -> None:
-        """
-        Args:
-            allow_mismatch: as `load_weights` takes it.
-
-        Raises:
-            UserError: if MODEL.WEIGHTS cannot be loaded.
-        """
+        """MODEL.WEIGHTS are loaded, or refused, as by `load_weights`."""
         unloaded = cfg.clone()
         unloaded.defrost()
         unloaded.MODEL.WEIGHTS = ""  # Detectron2 would load what fits

@@ -1,83 +1,75 @@
-"""Output folders of train_net.py that no training has written, with log lines of Detectron2's."""
+"""Output folders of train_net.py that no training has written: run.json and metrics.json."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from nl_detectron import model_zoo
-from nl_detectron.results import Run, read_run
+from detectron2.config import CfgNode
+
+from nl_detectron import get_cfg
+from nl_detectron.engine import Run, find_config, read_run
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
 MASK_NL = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 Train = Callable[..., Run]
-COCO = (118287, 5000)  # images of train2017 and val2017
-TINY = ("SOLVER.MAX_ITER", "100", "SEED", "1")
-
-_SETUP = """\
-[11/23 03:21:47] detectron2 INFO: Rank of current process: 0. World size: {processes}
-[11/23 03:21:47] detectron2 INFO: Running with full config:
-{config}
-[11/23 03:21:47] detectron2 INFO: Full config saved to {folder}/config.yaml
-[11/23 03:21:47] nl_detectron.engine.launcher INFO: nl_detectron 0.1.0 ({code}), SEED 1, {processes} processes
-[11/23 03:21:47] d2.data.datasets.coco INFO: Loaded {images[0]} images in COCO format from train.json
-"""
-START = "[11/23 03:21:47] d2.engine.train_loop INFO: Starting training from iteration {start}\n"
-END = "[11/23 03:21:49] d2.engine.hooks INFO: Total training time: {time} (0:00:00 on hooks)\n"
-EVALUATION = """\
-[11/23 03:21:49] d2.data.datasets.coco INFO: Loaded {images[1]} images in COCO format from val.json
-[11/23 03:21:49] d2.evaluation.testing INFO: copypaste: Task: bbox
-"""
-WHOLE = START + END + EVALUATION
+Scores = Mapping[str, Sequence[float]]  # AP, AP50 and AP75 of each task
 
 
 @cache
-def _dump(config: str, options: tuple[str, ...]) -> str:
-    """The config as Detectron2 logs it, in colours."""
-    cfg = model_zoo.get_config(config)
-    cfg.merge_from_list([*TINY, *options])
-    return cfg.dump().strip().replace("SOLVER:", "\x1b[38;5;204mSOLVER\x1b[39m\x1b[38;5;255m:\x1b[39m")
+def _config(config: str, options: tuple[str, ...]) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(find_config(config))
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "100", "SEED", "1", *options])
+    return cfg
 
 
-def write_log(
+def command(code: str = "abc", start: int = 0, seconds: int | None = 2, changed: Sequence[str] = ()) -> dict:
+    """What run.json has of a command that trained."""
+    return {"code": code, "start": start, "seconds": seconds, "changed": [*changed]}
+
+
+def write_record(
     folder: Path,
     config: str = MASK,
     *options: str,
-    events: str = WHOLE,
+    commands: Sequence[dict] = (),
+    images: Mapping[str, int] | None = None,
     processes: int = 1,
-    code: str = "git revision abc",
-    **values: object,
+    finished: bool = True,
 ) -> None:
-    """Append what a command logs to log.txt.
+    """Write run.json.
 
     Args:
         options: keys of the config and their values.
-        events: the lines after the set-up.
-        values: what `events` leaves open.
+        commands: one, by default.
+        images: 12 to train on and 6 to test on, by default.
     """
-    values = {"start": 0, "time": "0:00:02", "images": (12, 6)} | values
-    values |= {"folder": folder, "config": _dump(config, options), "processes": processes, "code": code}
+    cfg = _config(config, options)
+    if images is None:
+        images = dict.fromkeys(cfg.DATASETS.TRAIN, 12) | dict.fromkeys(cfg.DATASETS.TEST, 6)
+    record = {"config": cfg.dump(), "processes": processes, "images": images, "finished": finished}
     folder.mkdir(exist_ok=True, parents=True)
-    with (folder / "log.txt").open("a") as log:
-        log.write((_SETUP + events).format(**values))
+    (folder / "run.json").write_text(json.dumps({**record, "commands": [*commands] or [command()]}))
 
 
 def write_metrics(folder: Path, iteration: int, loss: float = 1.0, **scores: Sequence[float]) -> None:
     """Append to metrics.json the loss of an iteration, and an evaluation's AP, AP50 and AP75 of each task."""
     metrics: dict[str, float] = {"iteration": iteration, "total_loss": loss}
     for task, values in scores.items():
-        metrics |= {
-            f"{task}/{name}": value for name, value in zip(("AP", "AP50", "AP75"), values, strict=True)
-        }
+        for name, value in zip(("AP", "AP50", "AP75"), values, strict=True):
+            metrics[f"{task}/{name}"] = value
     with (folder / "metrics.json").open("a") as file:
         file.write(json.dumps(metrics) + "\n")
 
 
-def finished(
-    folder: Path, config: str = MASK, *options: str, scores: Mapping[str, Sequence[float]], **log: object
-) -> Run:
-    """A whole training of 100 steps, with these AP, AP50 and AP75 at its end."""
-    write_log(folder, config, *options, **log)
+def finished(folder: Path, config: str = MASK, *options: str, scores: Scores, **record: object) -> Run:
+    """A complete training of 100 steps, with these scores at its end.
+
+    Args:
+        record: as in `write_record`.
+    """
+    write_record(folder, config, *options, **record)
     write_metrics(folder, 99)
     write_metrics(folder, 100, **scores)
     return read_run(folder)

@@ -10,9 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
+from nl_detectron.checkpoint import load_weights
 from nl_detectron.config import baseline_of
 from nl_detectron.errors import UserError
-from nl_detectron.predictor import Predictor, load_weights
+from nl_detectron.predictor import Predictor
 
 
 @pytest.fixture
@@ -53,15 +54,6 @@ def test_detections_are_those_of_the_model(format_: str, cfg: CfgNode, photo: np
     assert predictor.report.loaded == predictor.report.total
 
 
-@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
-def test_an_image_of_which_nothing_would_be_left(size: tuple[int, int], cfg: CfgNode) -> None:
-    predictor = Predictor(cfg)
-    with pytest.raises(UserError, match="an image must not be so long and thin; got .* Crop it, or raise"):
-        predictor(np.zeros((*size, 3), np.uint8))
-    cfg.INPUT.MIN_SIZE_TEST = 0  # as it is
-    Predictor(cfg)(np.zeros((1, 300, 3), np.uint8))
-
-
 def test_weights_of_the_baseline_are_whole(cfg: CfgNode) -> None:
     save(baseline_of(cfg), Path(cfg.MODEL.WEIGHTS))
     Predictor(cfg)
@@ -72,9 +64,7 @@ def test_a_model_that_is_not_whole(cfg: CfgNode, caplog: pytest.LogCaptureFixtur
     weights = torch.load(cfg.MODEL.WEIGHTS)["model"]
     weights.pop("backbone.fpn_lateral2.weight")
     torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
-    with pytest.raises(
-        UserError, match="MODEL.WEIGHTS must hold this model, and all of it, to evaluate it; "
-    ):
+    with pytest.raises(UserError, match=r"MODEL.WEIGHTS \S+ does not hold all of this model: 1 tensors"):
         Predictor(cfg)
     assert "WRONG, missing in the checkpoint" in str(Predictor(cfg, allow_mismatch=True).report)
     assert "report" not in caplog.text
@@ -83,10 +73,10 @@ def test_a_model_that_is_not_whole(cfg: CfgNode, caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "MODEL.WEIGHTS must be a checkpoint of this model; got none."),
-        ("no.pth", "MODEL.WEIGHTS must be a file or a URL; got 'no.pth', and there is no such file."),
-        ("empty.pth", "MODEL.WEIGHTS must be a whole checkpoint; 'empty.pth' is empty or cut short."),
-        ("text.pth", "MODEL.WEIGHTS 'text.pth' cannot be loaded: "),
+        ("", "MODEL.WEIGHTS is empty. Set it to a checkpoint of this model."),
+        ("no.pth", "MODEL.WEIGHTS 'no.pth' does not exist."),
+        ("empty.pth", "empty.pth cannot be read as a checkpoint: "),
+        ("text.pth", "text.pth cannot be read as a checkpoint: "),
     ],
 )
 def test_weights_that_are_none(
@@ -99,12 +89,6 @@ def test_weights_that_are_none(
         load_weights(torch.nn.Linear(1, 1), name)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
-
-
-def test_a_model_that_cannot_be_built(cfg: CfgNode) -> None:
-    cfg.MODEL.META_ARCHITECTURE = "NoSuchModel"
-    with pytest.raises(UserError, match="Detectron2 cannot build this model: KeyError: .*NoSuchModel"):
-        Predictor(cfg)
 
 
 def test_names_of_the_test_set(keypoint_cfg: CfgNode, tmp_path: Path) -> None:

@@ -22,13 +22,10 @@ from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from nl_detectron import NonLocalBlock, get_cfg
-from nl_detectron.checkpoint import VARIANTS
-from nl_detectron.engine import find_config
-from nl_detectron.errors import ArgumentError, UserError, one_line_errors, reported_as_user_errors
-from nl_detectron.modeling import non_local_blocks
-from nl_detectron.weights import (
+from nl_detectron import NonLocalBlock
+from nl_detectron.checkpoint import (
     LAYOUTS,
+    VARIANTS,
     Layout,
     block_options,
     check_is_new,
@@ -38,21 +35,62 @@ from nl_detectron.weights import (
     tensors_in,
     write_checkpoint,
 )
+from nl_detectron.engine import output_path, read_config
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.modeling import non_local_blocks
 
 OPTIONS = ("pairwise", "scale", "subsample", "dim")
 VALUES = {"True": True, "False": False, "1": 1, "2": 2, "3": 3}
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    with one_line_errors():
+        args.run(args)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--layout", required=True, choices=LAYOUTS)
+    common.add_argument("--source", type=Path, required=True, metavar="FILE", help=".pth, .pyth or .pkl")
+    common.add_argument(
+        "--blocks", nargs="+", required=True, action="extend", metavar="FROM=TO", help="full names"
+    )
+    common.add_argument("--output", type=output_path, required=True, metavar="FILE", help="a new file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    importing = commands.add_parser("import", parents=[common], help="from another implementation")
+    importing.add_argument(
+        "--weights", type=Path, metavar="FILE", help="what Detectron2 loads for the rest of the model"
+    )
+    importing.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"what the tensors do not show: {', '.join(OPTIONS)} (default: that implementation's; dim 2)",
+    )
+    importing.set_defaults(run=import_blocks)
+    exporting = commands.add_parser("export", parents=[common], help="to another implementation")
+    exporting.add_argument(
+        "--config-file", required=True, metavar="FILE", help="of the model in --source, or a shipped one"
+    )
+    exporting.set_defaults(run=export_blocks)
+    return parser.parse_args(argv)
+
+
 def import_blocks(args: argparse.Namespace) -> None:
     """Write blocks of `args.source` under our names, merged into `args.weights`."""
-    spec = LAYOUTS[args.layout]
     check_output(args.output, ".pth")
     options = {"dim": 2, **dict(parse_option(text) for text in args.option)}  # a detector's, if not told
     source = tensors_in(read_checkpoint(args.source))
     result = read_weights(args.weights) if args.weights else {"model": {}}
     for theirs, ours in parse_blocks(args.blocks).items():
-        with reported_of_block(theirs):
-            block = import_block(tensors_of_block(source, theirs, spec), args.layout, **options)
+        with errors_of_block(theirs):
+            tensors = tensors_of_block(source, theirs, LAYOUTS[args.layout])
+            block = import_block(tensors, args.layout, **options)
         result["model"] |= {f"{ours}.{name}": tensor for name, tensor in block.state_dict().items()}
         result.setdefault(VARIANTS, {})[ours] = block.variant()
         print(f"{theirs} -> {ours}: {describe(block)}")
@@ -61,30 +99,33 @@ def import_blocks(args: argparse.Namespace) -> None:
 
 def export_blocks(args: argparse.Namespace) -> None:
     """Write blocks of `args.source` in another layout; their options are those of `args.config_file`."""
-    spec = LAYOUTS[args.layout]
-    check_output(args.output, ".pkl" if spec.wrapper == "blobs" else ".pth")
-    blocks = build_blocks(args.config_file)
+    layout = LAYOUTS[args.layout]
+    check_output(args.output, ".pkl" if layout.wrapper == "blobs" else ".pth")
+    args.opts, args.register_coco = ["MODEL.DEVICE", "cpu"], []  # for `read_config`
+    blocks = dict(non_local_blocks(build_model(read_config(args)[0])))
     content = read_checkpoint(args.source)
     source, variants = tensors_in(content), content.get(VARIANTS, {})
     tensors: dict[str, Tensor] = {}
     for ours, theirs in parse_blocks(args.blocks).items():
-        with reported_of_block(ours):
+        with errors_of_block(ours):
             block = load_block(blocks, ours, source)
             if variants.get(ours, block.variant()) != block.variant():
-                rule = f"of the variant that --source was trained as, {variants[ours]}"
-                raise ArgumentError("--config-file", rule, block.variant(), "Give the config of that run.")
+                raise UserError(
+                    f"it was trained as {variants[ours]}, and --config-file has {block.variant()}. Give the "
+                    "config of that run."
+                )
             exported = export_block(block, args.layout)
-        tensors |= {f"{theirs}{spec.separator}{name}": tensor for name, tensor in exported.items()}
+        tensors |= {f"{theirs}{layout.separator}{name}": tensor for name, tensor in exported.items()}
         print(f"{ours} -> {theirs}: {describe(block)}")
-    write_checkpoint(args.output, {spec.wrapper: tensors} if spec.wrapper else tensors)
+    write_checkpoint(args.output, {layout.wrapper: tensors} if layout.wrapper else tensors)
 
 
 def check_output(path: Path, suffix: str) -> None:
     """Refuse a file that its readers would take for another format, or that exists."""
     if path.suffix != suffix:
-        raise ArgumentError("--output", f"a {suffix} file", str(path), "Its readers tell formats by that.")
+        raise UserError(f"--output {str(path)!r} must be a {suffix}: its readers tell formats by that.")
     if not path.parent.is_dir():
-        raise ArgumentError("--output", "in a folder that is there", str(path), "Make the folder first.")
+        raise UserError(f"--output {str(path)!r} is in a folder that does not exist.")
     check_is_new(path)
 
 
@@ -92,38 +133,33 @@ def parse_option(text: str) -> tuple[str, str | bool | int]:
     """ "scale=False" to ("scale", False)."""
     name, equals, value = text.partition("=")
     if name not in OPTIONS or not equals:
-        rule = f"NAME=VALUE with one of the names {', '.join(OPTIONS)}"
-        raise ArgumentError("--option", rule, text, "Give it like pairwise=dot_product.")
+        raise UserError(f"--option {text} is not NAME=VALUE with a name of {', '.join(OPTIONS)}.")
     return name, VALUES.get(value, value)
 
 
 def parse_blocks(pairs: Sequence[str]) -> dict[str, str]:
     """Where each block goes, by where it comes from."""
-    blocks = dict(pair.partition("=")[::2] for pair in pairs)
-    if (
-        any("=" in to for to in blocks.values())
-        or not all(blocks)
-        or not all(blocks.values())
-        or len(set(blocks.values())) < len(pairs)
-    ):
-        rule = "FROM=TO, every block once"
-        raise ArgumentError("--blocks", rule, " ".join(pairs), "Give the full names of the blocks.")
+    blocks: dict[str, str] = {}
+    for pair in pairs:
+        theirs, _, ours = pair.partition("=")
+        if not theirs or not ours or "=" in ours:
+            raise UserError(f"--blocks {pair} is not FROM=TO. Give the full names of a block.")
+        if theirs in blocks or ours in blocks.values():
+            raise UserError(f"--blocks {pair} names a block that another pair names. Give each block once.")
+        blocks[theirs] = ours
     return blocks
 
 
-def tensors_of_block(source: dict[str, Tensor], block: str, spec: Layout) -> dict[str, Tensor]:
-    """The tensors of one block, named relative to it.
-
-    Raises:
-        UserError: (a ValueError) if there are none, naming the blocks that there are.
-    """
-    prefix = block + spec.separator
+def tensors_of_block(source: dict[str, Tensor], block: str, layout: Layout) -> dict[str, Tensor]:
+    """The tensors of one block, named relative to it; a UserError names the blocks that there are."""
+    prefix = block + layout.separator
     tensors = {name.removeprefix(prefix): t for name, t in source.items() if name.startswith(prefix)}
     if not tensors:
-        ends = {spec.separator + spec.name("g.weight", pooled=pooled) for pooled in (False, True)}
+        ends = {layout.separator + layout.name("g.weight", pooled=pooled) for pooled in (False, True)}
         found = [name.removesuffix(end) for name in source for end in ends if name.endswith(end)]
-        there = f"It has {', '.join(found)}." if found else "It has no block of this layout."
-        raise ArgumentError("the block", "in the source", block, there)
+        raise UserError(
+            f"--source does not have it. Its blocks: {', '.join(found) or 'none of this layout'}."
+        )
     return tensors
 
 
@@ -137,33 +173,22 @@ def read_weights(path: Path) -> dict[str, Any]:
     kept = {key: content[key] for key in ("__author__", "matching_heuristics", VARIANTS) if key in content}
     if path.suffix == ".pkl" and "model" not in content:
         blobs = {name: tensor for name, tensor in tensors.items() if not name.endswith("_momentum")}
-        with reported_as_user_errors(f"--weights {path} has no names that Detectron2 knows"):
-            tensors, _ = convert_c2_detectron_names(blobs)
+        tensors, _ = convert_c2_detectron_names(blobs)
         kept = {"__author__": "Caffe2, renamed by nl_detectron", "matching_heuristics": True}
     return {**kept, "model": tensors}
-
-
-def build_blocks(config_file: str) -> dict[str, NonLocalBlock]:
-    """The blocks of a config by their full names, on the CPU."""
-    cfg = get_cfg()
-    with reported_as_user_errors(config_file):
-        cfg.merge_from_file(find_config(config_file))
-        cfg.MODEL.DEVICE = "cpu"
-        blocks = dict(non_local_blocks(build_model(cfg)))
-    if not blocks:
-        raise ArgumentError("--config-file", "of a model with blocks", config_file, "It places none.")
-    return blocks
 
 
 def load_block(blocks: dict[str, NonLocalBlock], name: str, source: dict[str, Tensor]) -> NonLocalBlock:
     """The block of that name, with its tensors from a checkpoint of ours."""
     if name not in blocks:
-        raise ArgumentError("the block", "in the model of the config", name, f"It has {', '.join(blocks)}.")
-    block = blocks[name]
+        raise UserError(f"--config-file does not have it. Its blocks: {', '.join(blocks) or 'none'}.")
     state = {key.removeprefix(f"{name}."): t for key, t in source.items() if key.startswith(f"{name}.")}
-    with reported_as_user_errors("--source and --config-file are not of the same block"):
-        block.load_state_dict(state)
-    return block
+    try:
+        blocks[name].load_state_dict(state)
+    except RuntimeError as error:  # of names and shapes
+        reason = " ".join(str(error).split())
+        raise UserError(f"--source and --config-file are not of the same block: {reason}") from error
+    return blocks[name]
 
 
 def describe(block: NonLocalBlock) -> str:
@@ -173,51 +198,12 @@ def describe(block: NonLocalBlock) -> str:
 
 
 @contextmanager
-def reported_of_block(name: str) -> Iterator[None]:
+def errors_of_block(name: str) -> Iterator[None]:
     """Within it, a user's mistake is reported with the name of the block."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"--blocks {name}: {error}") from None
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(required=True)
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--layout", required=True, choices=LAYOUTS)
-    common.add_argument("--source", type=Path, required=True, metavar="FILE", help=".pth, .pyth or .pkl")
-    common.add_argument(
-        "--blocks", nargs="+", required=True, action="extend", metavar="FROM=TO", help="full names"
-    )
-    common.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file")
-    importing = commands.add_parser("import", parents=[common], help="from another implementation")
-    importing.add_argument(
-        "--weights", type=Path, metavar="FILE", help="what Detectron2 loads for the rest of the model"
-    )
-    importing.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="what the tensors do not show: pairwise, scale, subsample, dim (default: as in that "
-        "implementation; dim 2)",
-    )
-    importing.set_defaults(run=import_blocks)
-    exporting = commands.add_parser("export", parents=[common], help="to another implementation")
-    exporting.add_argument(
-        "--config-file", required=True, metavar="FILE", help="of the model in --source, or a shipped one"
-    )
-    exporting.set_defaults(run=export_blocks)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    with one_line_errors():
-        args.run(args)
+        raise UserError(f"--blocks {name}: {error}") from error
 
 
 if __name__ == "__main__":

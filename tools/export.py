@@ -10,120 +10,140 @@ Each file is loaded again and compared with eager PyTorch, at other sizes too, b
 
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import build_model
+from detectron2.modeling.backbone.resnet import ResNet
 from exporting import onnx_graphs, torchscript
-from exporting.models import load_model, sample_images
+from torch import Tensor, nn
 
-from nl_detectron.config import check_placement_is_used
+from nl_detectron.checkpoint import load_weights
+from nl_detectron.config import check_non_local_keys
 from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.inspect import read_image
+from nl_detectron.modeling import non_local_blocks
 
-FORMATS = ("torchscript-script", "torchscript-trace", "onnx-block", "onnx-backbone")
+# Of whole detectors: functions of the model, two images to check the file on, and the file.
+DETECTORS = {
+    "torchscript-script": torchscript.export_script,
+    "torchscript-trace": torchscript.export_trace,
+}
+# Of parts of a model: functions of the model, and the folder or file.
+PARTS = {"onnx-block": onnx_graphs.export_blocks, "onnx-backbone": onnx_graphs.export_backbone}
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument("--format", required=True, help=", ".join(FORMATS))
-    parser.add_argument("--output", type=Path, required=True, help="file; for onnx-block a folder")
+    parser.add_argument("--format", required=True, choices=[*DETECTORS, *PARTS])
+    parser.add_argument("--output", type=Path, required=True, help="a file; for onnx-block a folder")
     parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="the image TorchScript is checked on; noise by default"
+        "--input", type=Path, metavar="FILE", help="the image that TorchScript is checked on (default: noise)"
     )
     parser.add_argument(
-        "--allow-mismatch", action="store_true", help="weights that lack tensors of the model"
+        "--allow-mismatch", action="store_true", help="accept weights that lack tensors of the model"
     )
     args = parser.parse_args()
     with one_line_errors(), torch.no_grad():
-        check_format(args.format)
         cfg, given = read_config(args)
-        check_placement_is_used(cfg, given)
-        cfg.MODEL.DEVICE = "cpu"
+        check_non_local_keys(cfg, given)
         check_model(cfg, args.format)
-        check_output(args.output, args.format)
-        run(cfg, args.format, args.output, args.input, args.allow_mismatch)
-
-
-def run(
-    cfg: CfgNode, kind: str, output: Path, image: Path | None = None, allow_mismatch: bool = False
-) -> None:
-    """Build the model of a config and export it.
-
-    Args:
-        kind: one of FORMATS.
-        output: a file; for onnx-block a folder.
-        image: what TorchScript is checked on; None for noise.
-        allow_mismatch: as `load_model` takes it.
-
-    Raises:
-        UserError: if this cannot be exported, or the file does not do what the model does.
-    """
-    if kind.startswith("onnx"):
-        onnx_graphs.check_packages()
-        model = load_model(cfg, allow_mismatch)
-        if kind == "onnx-block":
-            onnx_graphs.export_blocks(model, output)
+        wanted = "folder" if args.format == "onnx-block" else "file"
+        if args.output.exists() and args.output.is_dir() == (wanted == "file"):
+            raise UserError(f"--output {str(args.output)!r} is not a {wanted}. Give one for {args.format}.")
+        if args.format in DETECTORS:
+            images = sample_images(cfg, args.input)
+            DETECTORS[args.format](load_model(cfg, args.allow_mismatch), images, args.output)
         else:
-            onnx_graphs.export_backbone(model.backbone, output)
-        return
-    images = sample_images(cfg, image)
-    export = torchscript.export_script if kind == "torchscript-script" else torchscript.export_trace
-    export(load_model(cfg, allow_mismatch), images, output)
-
-
-def check_format(kind: str) -> None:
-    """Refuse what no exporter does.
-
-    Raises:
-        UserError: with the reason, and what to use instead.
-    """
-    if kind in FORMATS:
-        return
-    remedy = "Choose one of these."
-    if kind.startswith("onnx"):
-        remedy = (
-            "A whole detector is not exported to ONNX, as how many detections it has depends on their "
-            "values: use onnx-backbone, or torchscript-script for all of it."
-        )
-    raise UserError(f"--format must be one of {', '.join(FORMATS)}; got {kind!r}. {remedy}")
+            onnx_graphs.check_packages()
+            PARTS[args.format](load_model(cfg, args.allow_mismatch), args.output)
 
 
 def check_model(cfg: CfgNode, kind: str) -> None:
-    """Refuse a model that this format cannot hold.
+    """Refuse a model that this format cannot hold, naming a format that can."""
+    model, deformable = cfg.MODEL, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE
+    if kind in DETECTORS and model.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
+        raise UserError(
+            f"{kind} cannot hold MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}. Use onnx-backbone."
+        )
+    if kind == "torchscript-script" and model.ROI_HEADS.NAME == "CascadeROIHeads":
+        raise UserError(f"{kind} cannot hold MODEL.ROI_HEADS.NAME CascadeROIHeads. Use torchscript-trace.")
+    if kind in DETECTORS and any(deformable):
+        key = f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {deformable}"
+        raise UserError(f"{kind} cannot hold {key}. Use onnx-backbone or onnx-block.")
+    # A trial without weights runs the model once, whatever it exports.
+    runs = kind == "onnx-backbone" or not model.WEIGHTS
+    if any(deformable) and model.RESNETS.DEFORM_MODULATED and runs:
+        key = "MODEL.RESNETS.DEFORM_MODULATED"
+        raise UserError(f"{key} needs a GPU, and exports run on the CPU. Use onnx-block with MODEL.WEIGHTS.")
 
-    Raises:
-        UserError: with the key, the rule, the value and what to use instead.
+
+def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
+    """The model with MODEL.WEIGHTS; without them a trial with random weights, which keeps all detections."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    if not cfg.MODEL.WEIGHTS:
+        print("MODEL.WEIGHTS is empty: this is a trial with random weights, which keeps all detections.")
+        cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    torch.manual_seed(0)
+    model = build_model(cfg).eval().requires_grad_(False)
+    if cfg.MODEL.WEIGHTS:
+        print(load_weights(model, cfg.MODEL.WEIGHTS, allow_mismatch))
+    else:
+        _enliven(model)
+    for name, block in non_local_blocks(model):
+        x = torch.randn(1, block.in_channels, 8, 8)
+        if (block(x) - x).abs().max() < 0.01 * x.abs().max():  # in which a wrong W_z y would hide
+            print(f"{name} adds little or nothing to its input, so the check says little of it.")
+    return model
+
+
+def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
+    """An image (None: noise) of the size that the config tests at, and it in another size and shape.
+
+    Returns:
+        Two (3, H, W) of float32 from 0 to 255, their channels in the order of INPUT.FORMAT.
     """
-    if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE):
-        _check_deformable(cfg, kind)
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if kind.startswith("torchscript") and architecture not in ("GeneralizedRCNN", "RetinaNet"):
-        raise UserError(
-            f"MODEL.META_ARCHITECTURE must be GeneralizedRCNN or RetinaNet for {kind}; got {architecture!r}. "
-            "Detectron2 can script and trace these two: use onnx-backbone for its backbone."
-        )
+    if path is None:
+        print("Without --input the file is checked on noise, in which a trained model may find nothing.")
+        pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    else:
+        pixels = read_image(path)[:, :, :: -1 if cfg.INPUT.FORMAT == "RGB" else 1]
+    resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    pixels = resize.get_transform(pixels).apply_image(pixels)
+    image = torch.tensor(pixels.transpose(2, 0, 1).copy()).float()
+    height, width = image.shape[1:]
+    return image, F.interpolate(image[None], (height * 3 // 4, width // 2), mode="bilinear")[0]
 
 
-def _check_deformable(cfg: CfgNode, kind: str) -> None:
-    deformable = cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE
-    if kind.startswith("torchscript"):
-        raise UserError(
-            f"MODEL.RESNETS.DEFORM_ON_PER_STAGE must have no True for {kind}; got {deformable}. TorchScript "
-            "cannot hold Detectron2's deformable convolution: use onnx-backbone or onnx-block."
-        )
-    # A trial runs the model once, whatever it exports.
-    if cfg.MODEL.RESNETS.DEFORM_MODULATED and (kind == "onnx-backbone" or not cfg.MODEL.WEIGHTS):
-        raise UserError(
-            f"MODEL.RESNETS.DEFORM_MODULATED must be False for {kind}; got True. Detectron2 has it for GPUs "
-            "only, and exports are made on the CPU: use onnx-block with MODEL.WEIGHTS."
-        )
+def _enliven(model: nn.Module) -> None:
+    """Make random weights worth checking: every layer of ResNets and blocks gives values of size 1.
+
+    Else features would grow through frozen norms to where rounding decides a softmax, and new blocks would be
+    the identity.
+    """
+    blocks = [block for _, block in non_local_blocks(model)]
+    for block in blocks:
+        block.out.weight.normal_()
+        if block.out.norm is not None:
+            block.out.norm.weight.fill_(1.0)
+    parts = [module for module in model.modules() if isinstance(module, ResNet)] + blocks
+    layers = {layer for part in parts for layer in part.modules() if isinstance(layer, nn.Conv2d)}
+    layers |= {block.out for block in blocks}
+    hooks = [layer.register_forward_hook(_to_unit_size) for layer in layers]
+    model([{"image": 255 * torch.rand(3, 256, 320)}])
+    for hook in hooks:
+        hook.remove()
 
 
-def check_output(output: Path, kind: str) -> None:
-    """Refuse a folder where a file is to be, and a file where a folder is, before minutes of work."""
-    if kind == "onnx-block" and output.exists() and not output.is_dir():
-        raise UserError(f"--output must be a folder for onnx-block; got {str(output)!r}, which is a file.")
-    if kind != "onnx-block" and output.is_dir():
-        raise UserError(f"--output must be a file for {kind}; got {str(output)!r}, which is a folder.")
+def _to_unit_size(layer: nn.Module, _: tuple[Tensor], out: Tensor) -> Tensor:
+    size = out.std().clamp(min=1e-6)
+    norm = getattr(layer, "norm", None)
+    (layer if norm is None else norm).weight.div_(size)
+    return out / size
 
 
 if __name__ == "__main__":

@@ -6,84 +6,75 @@
     python tools/results.py --input output/*_[0-9] --update README.md
 
 --input takes output folders of train_net.py. A training and its baseline are paired by SEED, and must differ
-in non-local keys alone; a difference is the mean over the pairs ± their sample standard deviation. AP is that
+in non-local keys alone. A difference is the mean over the pairs ± their sample standard deviation. AP is that
 of the last iteration. The paper's values stand below what is a row of its Tables 5 and 6: the same model,
 blocks and data.
 
 --update writes a table with all rows of the paper, trained or not, into a Markdown file, between the lines
-<!-- results:mask --> (or keypoint, or box) and <!-- /results -->. Give all trainings: the table is written
-anew.
+<!-- results:mask --> (or keypoint, or box) and <!-- /results -->. Give all trainings: the table is replaced.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
-from nl_detectron.errors import ArgumentError, UserError, one_line_errors
-from nl_detectron.files import written_whole
-from nl_detectron.results import (
-    FORMATS,
-    check_format,
-    draw_curves,
-    fill_in,
-    format_table,
-    pair_runs,
-    read_run,
-    result_table,
-    sort_into_places,
-)
+from matplotlib.figure import Figure
+from result_tables.curves import plot_curves
+from result_tables.pairing import pair_runs, read_finished
+from result_tables.tables import FORMATS, filled_in, format_table, result_table
+
+from nl_detectron.engine import output_path
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.files import atomic_write
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--input", type=Path, nargs="+", default=[], metavar="FOLDER", help="finished trainings"
-    )
+    parser.register("type", Path, output_path)
+    parser.add_argument("--input", type=Path, nargs="+", required=True, metavar="FOLDER", help="trainings")
     parser.add_argument("--format", default="text", choices=FORMATS, help="text by default")
     parser.add_argument("--output", type=Path, metavar="FILE", help="for the table, instead of printing it")
     parser.add_argument("--curves", type=Path, metavar="FILE", help="for plots of loss and AP")
     parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown whose tables are replaced")
     args = parser.parse_args()
     with one_line_errors():
-        if not args.input:
-            raise UserError("--input must name output folders of train_net.py; got none.")
         check_files(args)
-        comparisons = pair_runs(map(read_run, args.input))
-        if args.update:
-            sort_into_places(args.update, comparisons)  # which refuses what would fail later
-        write(format_table(result_table(comparisons), args.format), args.output)
-        if args.curves:
-            draw_curves(comparisons, args.curves)
-        if args.update:
-            fill_in(args.update, comparisons)
+        run(args)
 
 
 def check_files(args: argparse.Namespace) -> None:
-    """Refuse, before anything is written, a file that cannot be, and one that would replace another."""
-    given = {"--update": args.update, "--output": args.output, "--curves": args.curves}
-    files = {flag: path for flag, path in given.items() if path is not None}
-    taken: dict[Path, str] = {}
-    for flag, path in files.items():
-        if path.is_dir() or not path.parent.is_dir():
-            raise ArgumentError(
-                flag, "a file in a folder that exists", str(path), "Name another, or make the folder."
-            )
-        if (other := taken.setdefault(path.resolve(), flag)) != flag:
-            raise ArgumentError(flag, f"another file than that of {other}", str(path), "Name another.")
-        if flag != "--update" and any(path.resolve().is_relative_to(run.resolve()) for run in args.input):
-            raise ArgumentError(flag, "outside the folders of --input", str(path), "Name another.")
-    if args.curves:
-        check_format(args.curves)
+    """Refuse, before anything is written, a file that would replace another."""
+    paths = [path.resolve() for path in (args.output, args.curves, args.update) if path]
+    if len({*paths}) < len(paths):
+        raise UserError("--output, --curves and --update must name different files.")
+    for path in paths:
+        if any(path.is_relative_to(folder.resolve()) for folder in args.input):
+            raise UserError(f"{path} is in a folder of --input. Name another file.")
+    formats = Figure().canvas.get_supported_filetypes()
+    if args.curves and args.curves.suffix[1:].lower() not in formats:
+        raise UserError(f"--curves {args.curves} must end in .png, or one of {', '.join(formats)}.")
 
 
-def write(table: str, output: Path | None) -> None:
-    """Print a table, or write it to a file."""
-    if not output:
+def run(args: argparse.Namespace) -> None:
+    """Compare the trainings, and only then write what was asked for."""
+    comparisons = pair_runs([read_finished(folder) for folder in args.input])
+    page = filled_in(args.update, comparisons) if args.update else b""
+    table = format_table(result_table(comparisons), args.format)
+    if args.output:
+        with atomic_write(args.output) as unfinished:
+            unfinished.write_text(table, encoding="utf-8")
+    else:
         print(table, end="")
-        return
-    with written_whole(output) as unfinished:
-        unfinished.write_text(table, encoding="utf-8")
+    if args.curves:
+        with atomic_write(args.curves) as unfinished:
+            plot_curves(comparisons).savefig(unfinished, dpi=150, format=args.curves.suffix[1:])
+    if args.update:
+        path = args.update.resolve()  # of a link, the file that it names
+        with atomic_write(path) as unfinished:
+            unfinished.write_bytes(page)
+            shutil.copymode(path, unfinished)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,3 @@ from .checkpointer import VARIANTS, Checkpointer, check_weights_file, last_intac
 from .layouts import LAYOUTS, Layout, find_layout
 from .load_report import LoadReport
 from .reading import check_is_new, read_checkpoint, tensors_in, write_checkpoint
-
-__all__ = [
-    "LAYOUTS",
-    "VARIANTS",
-    "Checkpointer",
-    "Layout",
-    "LoadReport",
-    "block_options",
-    "check_is_new",
-    "check_weights_file",
-    "export_block",
-    "find_layout",
-    "import_block",
-    "last_intact_checkpoint",
-    "load_weights",
-    "read_checkpoint",
-    "tensors_in",
-    "write_checkpoint",
-]

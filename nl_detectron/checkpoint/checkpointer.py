@@ -1,4 +1,4 @@
-"""Checkpoints that are complete, and loading with a report. Detectron2 loads what fits and warns of the rest."""
+"""Detectron2's checkpointer with atomic writing, a report of what was loaded, and damaged files found out."""
 
 import functools
 import logging
@@ -30,9 +30,11 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         report: of the last checkpoint that was loaded, None before.
+        is_quiet: whether the report is left to the caller to show.
     """
 
     report: LoadReport | None = None
+    is_quiet: bool = False
 
     @classmethod
     def in_place_of(cls, other: DetectionCheckpointer) -> "Checkpointer":
@@ -40,11 +42,7 @@ class Checkpointer(DetectionCheckpointer):
         return cls(other.model, other.save_dir, save_to_disk=other.save_to_disk, **other.checkpointables)
 
     def save(self, name: str, **kwargs: object) -> None:
-        """As Detectron2's, with the variant of each block, which no tensor shows.
-
-        Raises:
-            UserError: if it cannot be written, as on a full disk. What was there before is kept.
-        """
+        """As Detectron2's. If the file cannot be written, as on a full disk, what was there before is kept."""
         if not (self.save_dir and self.save_to_disk):
             return
         folder = Path(self.save_dir)
@@ -73,11 +71,7 @@ class Checkpointer(DetectionCheckpointer):
         return str(last_intact_checkpoint(Path(self.save_dir)) or "")
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
-        """As Detectron2's, which fills `report`.
-
-        Raises:
-            UserError: if the file is no checkpoint, is damaged or cannot be downloaded.
-        """
+        """As Detectron2's, with a UserError for a file that is no checkpoint, or damaged, or not to be had."""
         self._path = path
         try:
             return super().load(path, *args, **kwargs)
@@ -103,20 +97,11 @@ class Checkpointer(DetectionCheckpointer):
 
     def _convert_ndarray_to_tensor(self, state_dict: dict[str, object]) -> None:
         super()._convert_ndarray_to_tensor(state_dict)
-        # What is loaded, under the names that Detectron2 gives it: fvcore does this last, before it strips
-        # prefixes in place. What it calls missing leaves out the statistics that FrozenBN fills in.
-        self._tensors = state_dict
+        self._tensors = state_dict  # under Detectron2's names: fvcore does this last
 
     def _log_incompatible_keys(self, incompatible: object) -> None:
-        log = self.logger.info if self.report.fits else self.logger.warning
-        log("%s", self.report)
-
-
-class _QuietCheckpointer(Checkpointer):
-    """Leaves it to the caller to show the report."""
-
-    def _log_incompatible_keys(self, incompatible: object) -> None:
-        pass
+        if not self.is_quiet:
+            (self.logger.info if self.report.fits else self.logger.warning)("%s", self.report)
 
 
 def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -> LoadReport:
@@ -132,7 +117,8 @@ def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -
     if not weights:
         raise UserError("MODEL.WEIGHTS is empty. Set it to a checkpoint of this model.")
     check_weights_file(weights)
-    checkpointer = _QuietCheckpointer(model)
+    checkpointer = Checkpointer(model)
+    checkpointer.is_quiet = True
     checkpointer.load(weights)
     if not allow_mismatch:
         checkpointer.report.check_complete()
@@ -140,53 +126,38 @@ def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -
 
 
 def check_weights_file(weights: str) -> None:
-    """Whether MODEL.WEIGHTS is there, and was written to its end. A URL is not looked up.
-
-    Raises:
-        UserError: if there is no such file, it is empty, or the beginning of a zip, as .pth are.
-    """
-    if "://" in weights:
-        return
-    path = Path(weights.split("?")[0])  # Detectron2 main reads options after a question mark
-    if not path.is_file():
-        raise UserError(
-            f'MODEL.WEIGHTS {weights!r} does not exist. Correct the path, or give "" to train from scratch.'
-        )
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    if not path.stat().st_size or (is_zip and not zipfile.is_zipfile(path)):
-        raise UserError(f"MODEL.WEIGHTS {str(path)!r} is empty or cut short. Get it again.")
+    """Refuse MODEL.WEIGHTS that does not exist. A URL is not looked up."""
+    path = weights.split("?")[0]  # Detectron2 main reads options after a question mark
+    if "://" not in weights and not Path(path).is_file():
+        remedy = 'Correct the path, or give "" to train from scratch.'
+        raise UserError(f"MODEL.WEIGHTS {weights!r} does not exist. {remedy}")
 
 
 def last_intact_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that a training continues from: the one that `last_checkpoint` names, or if that is
-    damaged or gone, the one of the highest iteration of those that are intact. None if there are none.
-
-    Raises:
-        UserError: if there are checkpoints, and none is intact.
+    damaged or gone, the intact one of the highest iteration. None if there are no checkpoints; a UserError if
+    there are, and none is intact.
     """
     tag = folder / "last_checkpoint"
-    named = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
-    intact, damaged = _sort_out([folder / named] if named else [])
+    named = [folder / tag.read_bytes().decode(errors="replace").strip()] if tag.is_file() else []
+    intact, damaged = _sort_out(named)
     if not intact:
-        others = (path for path in sorted(folder.glob("model_*.pth")) if path.name != named)
-        intact, more = _sort_out(others)
+        intact, more = _sort_out(path for path in sorted(folder.glob("model_*.pth")) if path not in named)
         damaged += more
-    listed = ", ".join(damaged)
-    if damaged and not intact:
-        raise UserError(
-            f"{folder} has no intact checkpoint to --resume from. Damaged or gone: {listed}. Give a folder "
-            "that has one, or start anew in another."
-        )
-    last = max(intact, key=intact.get, default=None)
-    if damaged:
-        message = f"Damaged or gone: {listed}. The last intact checkpoint is {last}."
-        log_first_n(logging.WARNING, message, name=__name__, key="message")  # Detectron2 asks several times
+    if not damaged:
+        return max(intact, key=intact.get, default=None)
+    listed = f"Damaged or gone: {', '.join(damaged)}."
+    if not intact:
+        remedy = "Start anew in another folder, or give one with an intact checkpoint."
+        raise UserError(f"{folder} has no intact checkpoint to --resume from. {listed} {remedy}")
+    last = max(intact, key=intact.get)
+    message = f"{listed} The last intact checkpoint is {last}."
+    log_first_n(logging.WARNING, message, name=__name__, key="message")  # Detectron2 asks several times
     return last
 
 
 def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
-    """Map intact checkpoints to their iteration; also return the names of damaged ones. Ignore other files."""
+    """Map intact checkpoints to their iteration; also return the names of damaged ones. Ignore others."""
     intact: dict[Path, int] = {}
     damaged: list[str] = []
     for path in paths:
@@ -202,11 +173,7 @@ def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
 
 @functools.cache
 def _read_iteration(path: Path, modified: int) -> int | None:
-    """The last iteration of a training's checkpoint, None for another file. It reads all of a large file.
-
-    Raises:
-        Exception: of several kinds, if the file is damaged.
-    """
+    """The last iteration of a training's checkpoint, None for another file. It reads all of a large file."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip():  # its checksums
             raise zipfile.BadZipFile

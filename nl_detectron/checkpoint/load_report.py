@@ -31,35 +31,23 @@ _COUNTS = {  # tensors whose size along a dimension is a count of the config: wh
 
 @dataclass(frozen=True)
 class LoadReport:
-    """
-    Attributes:
-        path: of the checkpoint.
-        loaded, total: how many tensors of the model are from it, of how many.
-        new_blocks: each non-local block that the checkpoint lacks, and its number of tensors.
-        all_blocks: how many blocks the model has.
-        has_blocks: whether the checkpoint has a block, of this model or not.
-        statistics: those of FrozenBN that are 0 and 1, if the checkpoint, like Caffe2's, has none at all.
-        heads: what lies outside the ResNet, if the checkpoint is that of a classifier and has a ResNet only.
-        missing: all else that the model has and the checkpoint lacks.
-        unexpected: what the checkpoint has and the model lacks, without a classifier's own.
-        shapes: each tensor of another shape, with that of the checkpoint and that of the model.
-        counts: a sentence for each count of classes or keypoints that differs.
-        variants: a sentence for each option of a block that differs from what it was trained with.
-    """
+    """What a checkpoint has for a model."""
 
-    path: str
-    loaded: int
-    total: int
-    new_blocks: Mapping[str, int]
-    all_blocks: int
-    has_blocks: bool
-    statistics: Sequence[str]
-    heads: Sequence[str]
-    missing: Sequence[str]
-    unexpected: Sequence[str]
-    shapes: Sequence[tuple[str, Shape, Shape]]
-    counts: Sequence[str]
-    variants: Sequence[str]
+    path: str  # of the checkpoint
+    loaded: int  # how many tensors of the model are from it
+    total: int  # of how many
+    new_blocks: Mapping[
+        str, int
+    ]  # each non-local block that the checkpoint lacks, with its number of tensors
+    all_blocks: int  # how many blocks the model has
+    has_blocks: bool  # whether the checkpoint has a block, of this model or not
+    statistics: Sequence[str]  # of FrozenBN, 0 and 1, if the checkpoint, like Caffe2's, has none at all
+    heads: Sequence[str]  # outside the ResNet, if the checkpoint is that of a classifier
+    missing: Sequence[str]  # all else that the model has and the checkpoint lacks
+    unexpected: Sequence[str]  # what the checkpoint has and the model lacks, without a classifier's own
+    shapes: Sequence[tuple[str, Shape, Shape]]  # tensors of another shape: the checkpoint's, the model's
+    counts: Sequence[str]  # a sentence for each count of classes or keypoints that differs
+    variants: Sequence[str]  # a sentence for each option of a block that differs from its training
 
     @property
     def fits(self) -> bool:
@@ -67,32 +55,22 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.shapes or self.variants)
 
     def __str__(self) -> str:
-        lines = [
-            f"Load report of {self.path}:",
-            f"loaded: {self.loaded} of the model's {self.total} tensors",
+        blocks = [f"{name} ({count} tensors)" for name, count in self.new_blocks.items()]
+        shapes = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
+        baseline = ", so this is its baseline" if self.fits and not self.heads else ""
+        parts = [
+            (self.new_blocks, f"new, as expected: {_listed(blocks)}"),
+            (self.all_blocks and not self.has_blocks, f"the checkpoint has no non-local tensor{baseline}"),
+            (self.statistics, f"{len(self.statistics)} statistics of FrozenBN are 0 and 1, as it has none"),
+            (self.heads, f"new, because it has a ResNet only: {_by_module(self.heads)}"),
+            *((True, count) for count in self.counts),
+            (self.missing, f"WRONG, missing in the checkpoint, so new: {_by_module(self.missing)}"),
+            (self.unexpected, f"WRONG, unexpected in it, so not used: {_by_module(self.unexpected)}"),
+            (self.shapes, f"WRONG, of another shape, so new: {_listed(shapes)}"),
+            (self.variants, f"WRONG, trained as another variant: {_listed(self.variants)}"),
         ]
-        if self.new_blocks:
-            blocks = [f"{name} ({count} tensors)" for name, count in self.new_blocks.items()]
-            lines.append(f"new, as expected: {_listed(blocks)}")
-        if self.all_blocks and not self.has_blocks:
-            baseline = ", so this is its baseline" if self.fits and not self.heads else ""
-            lines.append(f"the checkpoint has no non-local tensor{baseline}")
-        if self.statistics:
-            count = len(self.statistics)
-            lines.append(f"{count} statistics of FrozenBN are 0 and 1, as the checkpoint has none")
-        if self.heads:
-            lines.append(f"new, because it has a ResNet only: {_by_module(self.heads)}")
-        lines += self.counts
-        if self.missing:
-            lines.append(f"WRONG, missing in the checkpoint, so new: {_by_module(self.missing)}")
-        if self.unexpected:
-            lines.append(f"WRONG, unexpected in the checkpoint, so not used: {_by_module(self.unexpected)}")
-        if self.shapes:
-            shapes = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
-            lines.append(f"WRONG, of another shape, so new: {_listed(shapes)}")
-        if self.variants:
-            lines.append(f"WRONG, trained as another variant: {_listed(self.variants)}")
-        return "\n  ".join(lines)
+        lines = [f"Load report of {self.path}:", f"loaded: {self.loaded} of the model's {self.total} tensors"]
+        return "\n  ".join([*lines, *(text for is_shown, text in parts if is_shown)])
 
     def check_complete(self) -> None:
         """Refuse to evaluate a model that is partly of random weights, or not the one that was trained.
@@ -100,11 +78,8 @@ class LoadReport:
         Raises:
             UserError: naming what is wrong, and the flag that evaluates it all the same.
         """
-        some_are_new = self.has_blocks and self.new_blocks
-        if self.fits and not self.heads and not some_are_new:
-            return
         problems = [*self.counts, *self.variants]
-        if some_are_new:
+        if self.has_blocks and self.new_blocks:
             problems.append(f"it has blocks, but not {_listed([*self.new_blocks])}")
         for what, keys in (
             ("missing", [*self.heads, *self.missing]),
@@ -113,10 +88,12 @@ class LoadReport:
         ):
             if keys:
                 problems.append(f"{len(keys)} tensors are {what} ({_by_module(keys, 3)})")
-        raise UserError(
-            f"MODEL.WEIGHTS {self.path!r} does not hold all of this model: {'; '.join(problems)}. Give its own "
-            "config, or --allow-mismatch to evaluate it all the same."
-        )
+        if problems:
+            listed = "; ".join(problems)
+            remedy = "Give its own config, or --allow-mismatch to evaluate it all the same."
+            raise UserError(
+                f"MODEL.WEIGHTS {self.path!r} does not hold all of this model: {listed}. {remedy}"
+            )
 
 
 def make_report(
@@ -173,9 +150,9 @@ def _names(ours: Mapping[str, Shape], given: Mapping[str, Shape], by_ends: bool)
     names = {key: key for key in ours if key in given}
     if by_ends:  # a tensor of another shape has kept its own name
         others = [name for name in given if name not in ours]
-        names |= {
-            key: name for key in ours for name in others if key not in given and key.endswith(f".{name}")
-        }
+        for key in (key for key in ours if key not in given):
+            for name in (name for name in others if key.endswith(f".{name}")):
+                names[key] = name
     return names
 
 
@@ -203,18 +180,16 @@ def _is_in_resnet(model: nn.Module, key: str) -> bool:
 
 def _other_variants(model: nn.Module, variants: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
     for name, block in non_local_blocks(model):
-        theirs = variants.get(name, {})
         for option, ours in block.variant().items():
-            if theirs.get(option, ours) != ours:
-                yield f"{name} has {option} {theirs[option]!r} in the checkpoint, and {ours!r} in this model"
+            theirs = variants.get(name, {}).get(option, ours)
+            if theirs != ours:
+                yield f"{name} has {option} {theirs!r} in the checkpoint, and {ours!r} in this model"
 
 
 def _other_counts(model: nn.Module, shapes: Sequence[tuple[str, Shape, Shape]]) -> Iterator[str]:
     sizes = {key: theirs for key, theirs, _ in shapes}
     for key, theirs, ours in shapes:
-        for pattern, (dimension, what, config_key) in _COUNTS.items():
-            if not re.search(pattern, key):
-                continue
+        for dimension, what, config_key in (_COUNTS[p] for p in _COUNTS if re.search(p, key)):
             count, expected = theirs[dimension], ours[dimension]
             if "box_predictor" in key:  # which counts the background too
                 count, expected = count - 1, expected - 1

@@ -29,28 +29,25 @@ _ADMITTED = {  # what pickles of dicts, numbers and arrays refer to; numpy 2 has
 
 @contextmanager
 def unreadable_as_user_error(path: Path | str) -> Iterator[None]:
-    """Report what reading a checkpoint raises for a file that is damaged, or is none, as a UserError."""
+    """Report what reading a checkpoint raises, errors of many types, as a UserError that names the file."""
     try:
         yield
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (UserError, OSError):
+        raise
+    except Exception as error:
         # PyTorch's message would recommend to run whatever is in the file.
         is_unsafe = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower()
         reason = "it holds more than tensors" if is_unsafe else str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} cannot be read as a checkpoint: {reason or type(error).__name__}. If you trust it, save "
-            "its state dict alone, with torch.save, as a .pth."
-        ) from error
+        remedy = "If you trust it, save its state dict alone, with torch.save, as a .pth."
+        reason = reason or type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}. {remedy}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a .pkl, or of anything else as PyTorch's own format.
 
     Raises:
-        UserError: (a ValueError) if it is no such file, or one that holds more than tensors, arrays, numbers,
-            text and plain containers of them.
-        OSError: if it cannot be read.
+        UserError: if it is no such file, or holds more than tensors, arrays, numbers, text and containers.
     """
     with path.open("rb") as file, unreadable_as_user_error(path):
         if path.suffix == ".pkl":

@@ -37,11 +37,9 @@ _STEP, _IMAGE, _SUBSTITUTE = range(3)  # what a seed is for
 
 
 def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broken: int = 0) -> "TrainLoader":
-    """The loader of a config, with the images, sampler and mapper of Detectron2's own loader.
+    """The loader of a config, with the images, sampler and (unless given) mapper of Detectron2's own loader.
 
-    Args:
-        mapper: another one.
-        skip_broken: how many images may be replaced because they cannot be read.
+    Up to `skip_broken` images that cannot be read are replaced by others.
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, mapper, seed))
@@ -166,10 +164,6 @@ class EvaluationLoader:
     """
 
     def __init__(self, cfg: CfgNode, name: str, skip_broken: int = 0) -> None:
-        """
-        Args:
-            skip_broken: how many images may be skipped because they cannot be read.
-        """
         mapper = _MapperOrReason(DatasetMapper(cfg, is_train=False))
         self._loader = build_detection_test_loader(cfg, name, mapper=mapper)
         self._loader.worker_init_fn = follow_the_trainer
@@ -213,7 +207,7 @@ def why_unreadable(record: Record) -> str:
     except SizeMismatchError as error:
         return f"{file} has another size than the data set says. {' '.join(str(error).split())}"
     except Exception as error:  # Pillow's decoders raise errors of many types
-        return f"{file} cannot be read: {getattr(error, 'strerror', None) or error or type(error).__name__}"
+        return f"{file} cannot be read: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
     return ""
 
 

@@ -105,9 +105,9 @@ def _note_box(record: Record, object_: Record, flat: list[str], outside: list[st
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, (Sequence, np.ndarray)) and all(
-        isinstance(value, (int, float, np.number)) and math.isfinite(value) for value in values
-    )
+    kinds = (int, float, np.number)
+    is_list = isinstance(values, (Sequence, np.ndarray))
+    return is_list and all(isinstance(value, kinds) and math.isfinite(value) for value in values)
 
 
 def _short(value: object) -> str:

@@ -1,8 +1,7 @@
 """`--register-coco NAME JSON IMAGE_DIR`: a user's own data in COCO's format, by name.
 
-The categories of the JSON decide the classes. One with keypoints has COCO's fields `keypoints` (their names)
-and `skeleton`, and may have `flip_pairs` (pairs of names that a horizontal flip swaps) and `sigmas` (of OKS).
-What is missing is inferred, with a notice.
+A category with keypoints has COCO's fields `keypoints` (their names) and `skeleton`, and may have `flip_pairs`
+(pairs of names that a flip swaps) and `sigmas` (of OKS). What is missing is inferred, with a notice.
 """
 
 import argparse
@@ -34,28 +33,18 @@ _FIELDS = {  # what Detectron2 reads, and of what type
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": (int, str), "category_id": int, "bbox": list},
 }
-_FIELDS_OF_EVALUATION = ("area", "iscrowd")  # what COCO's evaluation reads besides
-_SIDES = (  # how the left one of a pair is called, and what stands for it in the right one
-    (r"left", "right"),
-    (r"Left", "Right"),
-    (r"LEFT", "RIGHT"),
-    (r"^l(?=[_\-. ])", "r"),
-    (r"(?<=[_\-. ])l$", "r"),
-    (r"^L(?=[A-Z_\-. ])", "R"),
-    (r"(?<=[_\-. ])L$", "R"),
-)
+_OF_EVALUATION = ("area", "iscrowd")  # what COCO's evaluation reads besides
+_SIDES = {  # how the left one of a pair is called, and what stands for it in the right one
+    **{r"left": "right", r"Left": "Right", r"LEFT": "RIGHT"},
+    **{r"^l(?=[_\-. ])": "r", r"(?<=[_\-. ])l$": "r", r"^L(?=[A-Z_\-. ])": "R", r"(?<=[_\-. ])L$": "R"},
+}
 
 
 def add_register_coco(parser: argparse.ArgumentParser) -> None:
     """Give a command line the flag; `register_datasets` reads it."""
-    parser.add_argument(
-        "--register-coco",
-        nargs=3,
-        action="append",
-        default=[],
-        metavar=("NAME", "JSON", "IMAGE_DIR"),
-        help="a data set of yours in COCO's format, for DATASETS.TRAIN and DATASETS.TEST; may be repeated",
-    )
+    text = "a data set of yours in COCO's format, for DATASETS.TRAIN and DATASETS.TEST; may be repeated"
+    names = {"nargs": 3, "metavar": ("NAME", "JSON", "IMAGE_DIR")}
+    parser.add_argument("--register-coco", action="append", default=[], help=text, **names)
 
 
 def register_datasets(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -97,12 +86,8 @@ def _metadata(name: str, json_file: str, image_dir: str) -> dict[str, object]:
     categories, annotations = _read(json_file)
     classes = [category["name"] for category in categories]
     _check_unique("categories", "name", classes)
-    missing = [
-        field
-        for field in _FIELDS_OF_EVALUATION
-        if not all(isinstance(annotation.get(field), (int, float)) for annotation in annotations)
-    ]
-    metadata = {"thing_classes": classes, "missing_for_evaluation": missing}
+    missing = {f for f in _OF_EVALUATION for a in annotations if not isinstance(a.get(f), (int, float))}
+    metadata = {"thing_classes": classes, "missing_for_evaluation": sorted(missing)}
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if with_keypoints or any(annotation.get("keypoints") for annotation in annotations):
         metadata |= _keypoints(name, with_keypoints, annotations)
@@ -183,7 +168,7 @@ def _inferred_names(name: str, count: int) -> list[str]:
 
 def _inferred_pairs(name: str, names: Sequence[str]) -> list[tuple[str, str]]:
     """What a horizontal flip swaps, by the names: left_eye and right_eye, l_eye and r_eye, LEye and REye."""
-    mirrored = [(left, re.sub(pattern, side, left)) for left in names for pattern, side in _SIDES]
+    mirrored = [(left, re.sub(pattern, side, left)) for left in names for pattern, side in _SIDES.items()]
     pairs = list(dict.fromkeys((left, right) for left, right in mirrored if left != right and right in names))
     swaps = ", ".join(f"{left} with {right}" for left, right in pairs) or "nothing"
     logger.warning("%s has no flip_pairs; by the names, a horizontal flip swaps %s", name, swaps)

@@ -24,63 +24,31 @@ THRESHOLDS = (
 )
 
 EPILOG = """
-Examples:
-
-Train on 8 GPUs, on one, or on the CPU if there is none:
-    $ train_net.py --num-gpus 8 --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml
-
-Check everything first, in seconds, or train on data of your own:
+Examples (CONFIG is a YAML file, or the name of a shipped one):
     $ train_net.py --config-file CONFIG --dry-run
-    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
-
-Evaluate a checkpoint on the config's test set:
-    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
-
-Continue after an interruption, or change any key of the config:
+    $ train_net.py --config-file CONFIG --num-gpus 8
+    $ train_net.py --config-file CONFIG --auto-scale SOLVER.MAX_ITER 1000
     $ train_net.py --config-file CONFIG --resume
-    $ train_net.py --config-file CONFIG SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
-
-Several processes, on GPUs or CPUs, as torchrun starts them:
+    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
+    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
     $ torchrun --nproc-per-node 8 train_net.py --config-file CONFIG
-
-Two machines:
-    (machine0)$ train_net.py --machine-rank 0 --num-machines 2 --dist-url URL --config-file CONFIG
-    (machine1)$ train_net.py --machine-rank 1 --num-machines 2 --dist-url URL --config-file CONFIG
 """
 
 
 def train_net_parser() -> argparse.ArgumentParser:
     """Detectron2's flags, and ours."""
     parser = default_argument_parser(EPILOG)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print what a run checks before it starts (config, data sets, model, weights), and exit",
-    )
-    parser.add_argument(
-        "--auto-scale",
-        action="store_true",
-        help="scale batch, learning rate and schedule of a config for 8 GPUs to the number of processes",
-    )
-    parser.add_argument(
-        "--allow-mismatch",
-        action="store_true",
-        help="with --eval-only: evaluate weights that lack tensors of the model or have others",
-    )
-    parser.add_argument(
-        "--skip-broken",
-        type=int,
-        default=0,
-        metavar="N",
-        help="skip up to N images that cannot be read, in each process; they are listed at the end",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=30,
-        metavar="MINUTES",
-        help="how long a process waits for the others before it ends with an error (default: 30)",
-    )
+    flags = {
+        "--dry-run": "print what a run checks before it starts, and exit",
+        "--auto-scale": "scale batch, learning rate and schedule from 8 GPUs to the number of processes",
+        "--allow-mismatch": "evaluate weights that lack tensors of the model or have others",
+    }
+    for flag, text in flags.items():
+        parser.add_argument(flag, action="store_true", help=text)
+    text = "skip up to N images that cannot be read, in each process; they are listed at the end"
+    parser.add_argument("--skip-broken", type=int, default=0, metavar="N", help=text)
+    text = "how long a process waits for the others before it ends with an error (default: 30)"
+    parser.add_argument("--timeout", type=float, default=30, metavar="MINUTES", help=text)
     add_register_coco(parser)
     return parser
 
@@ -91,18 +59,14 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        action="append" if several_configs else "store",
-        help="a config, or the name of a shipped one" + ("; may be repeated" if several_configs else ""),
-    )
+    action, text = ("append", "; may be repeated") if several_configs else ("store", "")
+    text = f"a config, or the name of a shipped one{text}"
+    parser.add_argument("--config-file", metavar="FILE", action=action, help=text)
     add_register_coco(parser)
     pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
     parser.add_argument("--opts", help="goes before the keys in Detectron2's demo; may be left out", **pairs)
-    parser.add_argument(
-        metavar="KEY VALUE", help="keys of the config and their values: MODEL.WEIGHTS model.pth", **pairs
-    )
+    text = "keys of the config and their values: MODEL.WEIGHTS model.pth"
+    parser.add_argument(metavar="KEY VALUE", help=text, **pairs)
     return parser
 
 
@@ -115,16 +79,10 @@ def output_path(text: str) -> Path:
 
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a tool that shows what a trained model detects."""
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="the lowest score that is shown (default: %(default)s); the config's own keys for it win",
-    )
-    parser.add_argument(
-        "--allow-mismatch", action="store_true", help="accept weights that lack tensors of the model"
-    )
+    text = "the lowest score that is shown (default: %(default)s); the config's own keys for it win"
+    parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE", help=text)
+    text = "accept weights that lack tensors of the model"
+    parser.add_argument("--allow-mismatch", action="store_true", help=text)
 
 
 def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[str]) -> None:
@@ -139,11 +97,7 @@ def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[s
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of a command line, and the keys that the user gave explicitly.
 
-    Its data sets are registered. Features that this machine lacks are disabled, with a note on stderr.
-
-    Raises:
-        UserError: for what cannot be read or registered.
-        OSError: if a file of it cannot be read.
+    Features that this machine lacks are disabled, with a note on stderr. Data sets are registered.
     """
     if not args.config_file:
         before = f" before {args.opts[0]!r}" if args.opts else ""
@@ -167,10 +121,9 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
 def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
     """`--input` takes all words up to the next flag: give the config's keys among them back."""
     inputs, keys = getattr(args, "input", None), dict(flat_pairs(cfg))
-    if not isinstance(inputs, list):  # a tool with one input, or none
-        return
-    first = next((k for k, word in enumerate(inputs) if word in keys and not os.path.exists(word)), None)
-    if first is not None:
+    if isinstance(inputs, list):  # else it is a tool with one input, or none
+        is_key = [word in keys and not os.path.exists(word) for word in [*inputs, "SEED"]]
+        first = is_key.index(True)
         args.input, args.opts = inputs[:first], inputs[first:] + args.opts
 
 
@@ -185,21 +138,16 @@ def _non_local_keys(content: Mapping[str, object]) -> set[str]:
 
 
 def find_config(name: str) -> str:
-    """A config file by its path, or by its name relative to the shipped configs.
-
-    Raises:
-        UserError: if there is none, or it is a LazyConfig.
-    """
+    """A config file by its path, or by its name relative to the shipped configs."""
     if not os.path.isfile(name):
         try:
             name = model_zoo.get_config_file(name.removeprefix("configs/"))
         except RuntimeError:
+            there = "Those are in configs/."
             raise UserError(
-                f"--config-file {name!r} is neither a file nor a shipped config. Those are in configs/."
+                f"--config-file {name!r} is neither a file nor a shipped config. {there}"
             ) from None
     if name.endswith(".py"):
-        raise UserError(
-            f"--config-file {name!r} is a LazyConfig. Give a YAML, or use Detectron2's own "
-            "tools/lazyconfig_train_net.py: see docs/pipelines.md."
-        )
+        remedy = "Give a YAML, or use Detectron2's own tools/lazyconfig_train_net.py: see docs/pipelines.md."
+        raise UserError(f"--config-file {name!r} is a LazyConfig. {remedy}")
     return name

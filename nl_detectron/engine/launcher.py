@@ -18,7 +18,7 @@ from nl_detectron.data import register_datasets
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 
 from .checks import Checks
-from .distributed import is_first_on_machine, is_lost_process, lost_processes_reported, run_in_processes
+from .distributed import is_lost_process, lost_processes_reported, run_in_processes
 from .flags import read_config, train_net_parser
 from .resume import fix_seed
 from .run_record import describe_code
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         checks = Checks(cfg, args, given)
         if args.dry_run:
             sys.exit(0 if checks.print_all() else 1)
-        if is_first_on_machine():
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once on each machine
             checks.run()
         args.images = checks.images
         cfg.freeze()
@@ -67,15 +67,11 @@ def run(cfg: CfgNode, args: Namespace) -> None:
 def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -> OrderedDict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
 
-    Args:
-        allow_mismatch: evaluate a model that the checkpoint does not hold all of. A baseline's, which has
-            no block, is always allowed.
-
     Returns:
         The metrics of each task, with test-time augmentation also those of `<task>_TTA`.
 
     Raises:
-        UserError: if the checkpoint cannot be loaded, or not without `allow_mismatch`.
+        UserError: if the checkpoint cannot be loaded, or without `allow_mismatch` lacks a part of the model.
     """
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)

@@ -1,4 +1,4 @@
-"""A loss that is infinite or not a number ends a training, and leaves what is needed to see it again."""
+"""A loss that is infinite or not a number ends a training, and leaves what repeats the step."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,16 @@ from nl_detectron.errors import UserError
 
 
 def check_losses(model: nn.Module, inputs: tuple[Sequence], outputs: Mapping[str, Tensor] | Tensor) -> None:
-    """A forward hook that finds what Detectron2's own check finds, but in the process that has it.
-
-    Raises:
-        FloatingPointError: naming the losses that are not finite.
-    """
-    if not model.training:
-        return
+    """A forward hook that finds what Detectron2's own check finds, but in the process that has it."""
     losses = outputs if isinstance(outputs, Mapping) else {"total_loss": outputs}
-    if not sum(losses.values()).isfinite().all():
+    if model.training and not sum(losses.values()).isfinite().all():
         wrong = [f"{name} is {loss.item()}" for name, loss in losses.items() if not loss.isfinite().all()]
         raise FloatingPointError(", ".join(wrong) or "their sum is not")
 
 
 def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Sequence[str]) -> UserError:
-    """The error to end a training with in place of `error`, which came before the weights were changed.
-
-    Writes a folder with the state before the step, except for the statistics of BN, which training does not
-    read.
-
-    Args:
-        images: the files of the batch.
+    """The error to end a training with; a folder gets the state before the step (training reads no statistics
+    of BN) and the names of the images.
     """
     process = f"_process_{comm.get_rank()}" if comm.get_world_size() > 1 else ""
     folder = Path(trainer.cfg.OUTPUT_DIR) / f"non_finite_{trainer.iter}{process}"
@@ -52,5 +41,5 @@ def stopped_by(error: FloatingPointError, trainer: DefaultTrainer, images: Seque
     trainer.iter += 1
     return UserError(
         f"the losses of step {trainer.iter} are not finite: {reason} (images: {', '.join(images)}). Lower "
-        f"SOLVER.BASE_LR, or look at the images. --config-file {folder / 'config.yaml'} --resume repeats the step."
+        f"SOLVER.BASE_LR or check the images. --config-file {folder / 'config.yaml'} --resume repeats the step."
     )

@@ -8,11 +8,7 @@ from nl_detectron.errors import UserError
 
 
 def autocast(cfg: CfgNode) -> torch.autocast:
-    """PyTorch's autocast in the precision of the config; disabled if it names none.
-
-    Raises:
-        UserError: (a ValueError) for another precision, or one that this device cannot train in.
-    """
+    """PyTorch's autocast in the precision of the config; disabled if it names none."""
     check_precision(cfg)
     name = cfg.SOLVER.AMP.PRECISION
     dtype = getattr(torch, name) if name else None

@@ -23,18 +23,16 @@ def fix_seed(cfg: CfgNode, resume: bool) -> None:
     if cfg.SEED >= 0:
         return
     last = last_intact_checkpoint(Path(cfg.OUTPUT_DIR)) if resume else None
+    seed = None
+    if last:
+        state = torch.load(last, map_location="cpu", mmap=True, weights_only=True).get("trainer", {})
+        seed = _flat(state).get("SEED")
+    seed, drawn = comm.all_gather(seed)[0], comm.shared_random_seed()  # perhaps not all see the folder
     frozen = cfg.is_frozen()
     cfg.defrost()
-    seeds = comm.all_gather(_seed_of(last) if last else None)  # perhaps not all processes see the folder
-    drawn = comm.shared_random_seed()
-    cfg.SEED = drawn if seeds[0] is None else seeds[0]
+    cfg.SEED = drawn if seed is None else seed
     if frozen:
         cfg.freeze()
-
-
-def _seed_of(path: Path) -> int | None:
-    state = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("trainer", {})
-    return _flat(state.get("config", "")).get("SEED")
 
 
 def setting(cfg: CfgNode) -> dict[str, object]:
@@ -44,12 +42,12 @@ def setting(cfg: CfgNode) -> dict[str, object]:
 
 def differences(saved: Mapping[str, object], cfg: CfgNode) -> Iterator[str]:
     """What was different in the run whose setting is `saved`, a phrase each."""
-    now = setting(cfg)
-    before, after = ({**_flat(s.get("config", "")), "processes": s.get("processes")} for s in (saved, now))
+    before, after = _flat(saved), _flat(setting(cfg))
     for key in before.keys() & after.keys() - _WITHOUT_EFFECT:
         if before[key] is not None and before[key] != after[key]:
             yield f"{key} was {before[key]} and is {after[key]}"
 
 
-def _flat(config: str) -> dict[str, object]:
-    return dict(flat_pairs(yaml.safe_load(config) or {}))
+def _flat(setting: Mapping[str, object]) -> dict[str, object]:
+    config = yaml.safe_load(setting.get("config", "")) or {}
+    return {**dict(flat_pairs(config)), "processes": setting.get("processes")}

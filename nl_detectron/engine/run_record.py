@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,45 +22,26 @@ FILE = "run.json"
 
 
 class RunRecord:
-    """The record of a training in its output folder.
+    """The record of a training in its output folder. A training that is resumed adds a command to it."""
 
-    One that is resumed adds a command to the record that is there. `seconds` is known at the end of a command
-    only, so a training whose commands were killed has no total.
-    """
-
-    def __init__(self, cfg: CfgNode, processes: int, images: dict[str, int]) -> None:
-        """
-        Args:
-            cfg: with SOLVER as it is scaled to the processes.
-            images: how many each data set has.
-        """
+    def __init__(self, cfg: CfgNode, processes: int, images: Mapping[str, int]) -> None:
         self._path = Path(cfg.OUTPUT_DIR) / FILE
-        self._content = {
-            "config": cfg.dump(),
-            "seed": cfg.SEED,
-            "processes": processes,
-            "images": images,
-            "versions": {
-                "nl_detectron": nl_detectron.__version__,
-                "detectron2": detectron2.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "commands": [],
-            "finished": False,
-        }
+        versions = {"nl_detectron": nl_detectron.__version__, "detectron2": detectron2.__version__}
+        versions |= {"torch": torch.__version__, "python": platform.python_version()}
+        self._content = {"config": cfg.dump(), "seed": cfg.SEED, "processes": processes, "images": {**images}}
+        self._content |= {"versions": versions, "commands": [], "finished": False}
 
-    def start(self, iteration: int, changed: list[str]) -> None:
+    def start(self, iteration: int, changed: Sequence[str]) -> None:
         """Record a command that trains from `iteration` on, and what has changed since the one before."""
         if iteration and self._path.is_file():
             self._content["commands"] = json.loads(self._path.read_text())["commands"]
-        command = {"code": describe_code(), "start": iteration, "seconds": None, "changed": changed}
+        command = {"code": describe_code(), "start": iteration, "seconds": None, "changed": [*changed]}
         self._content["commands"].append(command)
         self._began = time.monotonic()
         self._write()
 
     def stop(self, finished: bool) -> None:
-        """Record that the command ends, and whether the training is finished and evaluated."""
+        """Record the end of the command, and whether the training is finished and evaluated."""
         self._content["commands"][-1]["seconds"] = round(time.monotonic() - self._began)
         self._content["finished"] = finished
         self._write()
@@ -71,25 +53,16 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """A training as its output folder shows it.
-
-    Attributes:
-        cfg: with SOLVER as it was scaled to the processes.
-        images: how many each data set has.
-        code: what it was trained with, as `describe_code` says, without repetitions.
-        seconds: that it took; None if a command was killed.
-        finished: whether it is at MAX_ITER and evaluated there.
-        history: the metrics by iteration; the last evaluation's are under MAX_ITER.
-    """
+    """A training as its output folder shows it."""
 
     folder: Path
-    cfg: CfgNode
+    cfg: CfgNode  # with SOLVER as it was scaled to the processes
     processes: int
-    images: dict[str, int]
-    code: tuple[str, ...]
-    seconds: int | None
-    finished: bool
-    history: dict[int, dict[str, float]]
+    images: dict[str, int]  # of each data set
+    code: tuple[str, ...]  # what it was trained with, as `describe_code` says
+    seconds: int | None  # that it took; None if a command was killed
+    finished: bool  # whether it is at MAX_ITER and evaluated there
+    history: dict[int, dict[str, float]]  # the metrics by iteration, the last evaluation's under MAX_ITER
 
 
 def read_run(folder: Path) -> Run:
@@ -103,27 +76,22 @@ def read_run(folder: Path) -> Run:
             raise UserError(f"{folder} is not an output folder of train_net.py: it has no {name}.")
     try:
         record = json.loads((folder / FILE).read_text())
-        cfg = get_cfg()
+        cfg, commands = get_cfg(), record["commands"]
         cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(record["config"])))
-        commands = record["commands"]
         seconds = [command["seconds"] for command in commands]
         run = Run(
-            folder=folder,
-            cfg=cfg,
-            processes=record["processes"],
-            images=record["images"],
-            code=tuple(dict.fromkeys(command["code"] for command in commands)),
-            seconds=None if None in seconds else sum(seconds),
-            finished=record["finished"],
-            history=_read_metrics(folder / "metrics.json"),
+            folder,
+            cfg,
+            record["processes"],
+            record["images"],
+            tuple(dict.fromkeys(command["code"] for command in commands)),
+            None if None in seconds else sum(seconds),
+            record["finished"],
+            _read_metrics(folder / "metrics.json"),
         )
     except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{folder}/{FILE} cannot be read with this version of Detectron2: {reason}"
-        ) from error
+        raise UserError(f"The record of {folder} is damaged, or of another Detectron2: {reason}") from error
     if changed := [text for command in commands for text in command["changed"]]:
         raise UserError(f"{folder} was resumed as another training: {'; '.join(changed)}.")
     return run
@@ -144,10 +112,7 @@ def describe_code() -> str:
 def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """By iteration; what a resumed training wrote again counts."""
     history: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        try:
-            metrics = json.loads(line)
-            history.setdefault(metrics["iteration"], {}).update(metrics)
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}: line {number} is damaged.") from None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        metrics = json.loads(line)
+        history.setdefault(metrics["iteration"], {}).update(metrics)
     return history

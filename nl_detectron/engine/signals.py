@@ -10,35 +10,27 @@ from types import FrameType
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_PRESS = 2.0  # seconds: a launcher passes on what the terminal has sent to its processes already
 
 
 class SignalHook(HookBase):
-    """Raises KeyboardInterrupt where the state of the training is complete: between two steps, in all
-    processes after the same one. An evaluation is interrupted at once. A second Ctrl-C ends everything at once.
+    """Raises KeyboardInterrupt between two steps, in all processes after the same one; within an evaluation
+    at once. A second Ctrl-C ends everything at once.
 
-    It belongs after the hooks that change the state, and before those that evaluate.
-
-    Attributes:
-        finished_step: the number of the last step, while what the trainer holds is its outcome; else None.
+    It belongs after the hooks that change the state of the training, and before those that evaluate, every
+    `eval_period` steps.
     """
 
     def __init__(self, eval_period: int) -> None:
-        """
-        Args:
-            eval_period: TEST.EVAL_PERIOD.
-        """
-        self.finished_step: int | None = None
-        self._eval_period = eval_period
-        self._at_once = True
+        self.finished_step: int | None = None  # the last one, while what the trainer holds is its outcome
+        self._eval_period, self._at_once, self._agreed = eval_period, True, False
         self._requested: float | None = None  # when, in seconds
-        self._agreed = False  # by all processes
         self._handlers: dict[int, object] = {}
 
     def before_train(self) -> None:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            self._handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            self._handlers = {number: signal.signal(number, self._handle) for number in numbers}
 
     def before_step(self) -> None:
         self.finished_step, self._at_once = None, False

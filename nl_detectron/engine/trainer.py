@@ -30,32 +30,21 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates a config on data sets in COCO's format.
+    """Trains and evaluates a config on data sets in COCO's format."""
 
-    Attributes:
-        skip_broken: how many images that cannot be read each process may replace by others.
-    """
-
-    skip_broken: int = 0
+    skip_broken: int = 0  # how many images that cannot be read each process may replace by others
 
     def __init__(self, cfg: CfgNode, images: Mapping[str, int] | None = None) -> None:
-        """
-        Args:
-            images: how many each data set has, for the record of the run.
-        """
+        """`images` is how many each data set has, for the record of the run."""
         with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
             super().__init__(cfg)
         complete_checkpoints(self)
         self.checkpointer.model.register_forward_hook(check_losses)
-        self._record = RunRecord(self.cfg, comm.get_world_size(), dict(images or {}))
+        self._record = RunRecord(self.cfg, comm.get_world_size(), images or {})
         self._changed: list[str] = []  # since the run that this one resumes
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Detectron2's, and the batches to come are those that would have come.
-
-        Raises:
-            UserError: if there are checkpoints to resume from, and none is intact.
-        """
+        """Detectron2's, and the batches to come are those that would have come."""
         super().resume_or_load(resume)
         if resume and not self.checkpointer.has_checkpoint():
             source = self.cfg.MODEL.WEIGHTS or "random weights"
@@ -73,11 +62,7 @@ class Trainer(DefaultTrainer):
                 hook._data_loader.start = batches
 
     def train(self) -> OrderedDict | None:
-        """Train, and save a checkpoint if it is interrupted.
-
-        Raises:
-            UserError: for what is wrong with an image, or with a loss.
-        """
+        """Train, and save a checkpoint if it is interrupted."""
         if comm.is_main_process():
             self._record.start(self.start_iter, self._changed)
         try:
@@ -102,31 +87,26 @@ class Trainer(DefaultTrainer):
 
     def after_train(self) -> None:
         super().after_train()
-        if self.iter >= self.max_iter:  # not after an error, of which the other processes know nothing
-            self._report_broken()
+        if self.iter < self.max_iter:  # after an error, of which the other processes know nothing
+            return
+        broken = dict(ChainMap(*comm.gather(getattr(self.data_loader, "broken", {}))))  # of all processes
+        if broken:
+            listed = "\n  ".join(broken.values())
+            logger.warning("Replaced %d images that could not be read:\n  %s", len(broken), listed)
 
     def run_step(self) -> None:
         try:
             super().run_step()
         except FloatingPointError as error:
-            images = getattr(self.data_loader, "images", ["the images of a loader of yours"])
-            raise stopped_by(error, self, images) from error
-
-    def _report_broken(self) -> None:
-        broken = dict(ChainMap(*comm.gather(getattr(self.data_loader, "broken", {}))))  # of all processes
-        if broken:
-            listed = "\n  ".join(broken.values())
-            logger.warning("%d images could not be read, and others were taken:\n  %s", len(broken), listed)
+            raise stopped_by(error, self, getattr(self.data_loader, "images", [])) from error
 
     def state_dict(self) -> dict[str, object]:
         """Detectron2's, with the config and the number of processes, for `load_state_dict` to compare."""
         return {**super().state_dict(), **setting(self.cfg)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Detectron2's, and a warning of what is not as it was when the checkpoint was saved."""
         super().load_state_dict(state_dict)
-        if "config" in state_dict:
-            self._changed = sorted(differences(state_dict, self.cfg))
+        self._changed = sorted(differences(state_dict, self.cfg))
         if self._changed:
             logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
 
@@ -145,7 +125,6 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        """Batches that follow from SEED and the iteration alone, so that a training can be resumed."""
         return build_train_loader(cfg, skip_broken=cls.skip_broken)
 
     @classmethod

@@ -8,22 +8,3 @@ from .observe import Field, Observation, observe
 from .page import attention_page
 from .pictures import draw_queries
 from .rows import attention_rows, query_dependence
-
-__all__ = [
-    "Counts",
-    "Field",
-    "Grid",
-    "Observation",
-    "attention_page",
-    "attention_rows",
-    "count_by_stage",
-    "draw_queries",
-    "extra_cost",
-    "find_images",
-    "observe",
-    "queries",
-    "query_dependence",
-    "read_image",
-    "total",
-    "use_images",
-]

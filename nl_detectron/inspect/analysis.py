@@ -161,7 +161,9 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
     if hasattr(model, "sem_seg_head"):  # Panoptic FPN, SemanticSegmentor
         model.sem_seg_head.layers(features)
     heads = getattr(model, "roi_heads", None)
-    if hasattr(heads, "res5"):  # C4: res5 runs for the boxes of the proposals, and the masks of the detections
+    if hasattr(
+        heads, "res5"
+    ):  # C4: res5 runs for the boxes of the proposals, and the masks of the detections
         boxes = heads.res5(_pooled(features, heads.in_features, heads.pooler, proposals))
         heads.box_predictor(boxes.mean(dim=[2, 3]))
         if heads.mask_on:

@@ -19,9 +19,6 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """The images that are meant by names of files and folders (all images in it), and by patterns.
 
     Those of a folder or a pattern are sorted, and known by their suffix. "~" is the user's home.
-
-    Raises:
-        UserError: for a name that means no image.
     """
     if not inputs:
         raise UserError("--input names no image, folder or pattern.")
@@ -44,21 +41,14 @@ def _find(name: str) -> list[Path]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image as Detectron2 reads it, upright as its EXIF says, whatever its mode.
-
-    Returns:
-        (H, W, 3) uint8, BGR.
-
-    Raises:
-        UserError: naming the file, for what is wrong with it.
-    """
+    """An image (H, W, 3) uint8, BGR, upright as its EXIF says, whatever its mode; or a UserError."""
     try:
         with Image.open(path) as image:
             mode = image.mode
         if mode not in ("I", "F") and not mode.startswith("I;"):
             return np.ascontiguousarray(detection_utils.read_image(str(path), format="BGR"))
     except Exception as error:  # Pillow's decoders raise errors of many types
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{str(path)!r} cannot be read: {reason or type(error).__name__}") from error
     # Pillow would clip it to 255, and so make it white
     raise UserError(f"{str(path)!r} has more than 8 bits a channel (Pillow's mode {mode!r}). Convert it.")

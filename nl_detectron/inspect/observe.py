@@ -1,14 +1,14 @@
 """What went into the blocks of a detector for an image, and where in the image it lies."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from detectron2.engine import DefaultPredictor
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from nl_detectron.layers import NonLocalBlock
@@ -67,46 +67,27 @@ def observe(predictor: DefaultPredictor, image: np.ndarray) -> Observation:
         image: (H, W, 3) of uint8, BGR.
     """
     model, (height, width) = predictor.model, image.shape[:2]
-    with _recorded(model) as seen:
-        output = predictor(image)
-    to_image = (width / seen.size[1], height / seen.size[0])
-    fields = [*_in_backbone(model, seen.inputs, to_image)]
-    if seen.boxes is not None:
-        fields += _in_head(model, seen.inputs, seen.boxes, to_image, (height, width))
-    instances = output["instances"].to("cpu") if "instances" in output else None
-    return Observation(image, instances, fields)
-
-
-@dataclass
-class _Seen:
-    """What goes into each block, the boxes that go into a keypoint head, and the size of what is resized."""
-
-    inputs: dict[NonLocalBlock, Tensor] = field(default_factory=dict)
-    boxes: Boxes | None = None
-    size: torch.Size | None = None
-
-
-@contextmanager
-def _recorded(model: nn.Module) -> Iterator[_Seen]:
-    """Notes what goes through a model within it."""
-    seen = _Seen()
-
-    def note_size(_: nn.Module, args: tuple) -> None:
-        seen.size = args[0][0]["image"].shape[1:]
-
-    def note_boxes(_: nn.Module, args: tuple) -> None:
-        seen.boxes = args[1][0].clone()  # as Detectron2 scales them in place afterwards
-
-    def note_input(block: nn.Module, args: tuple) -> None:
-        seen.inputs[block] = args[0]
-
+    seen: dict[object, object] = {}  # the input of each block; "image" and "boxes" as the model has them
     with ExitStack() as hooks:
-        hooks.callback(model.register_forward_pre_hook(note_size).remove)
+
+        def note(module: nn.Module, name: object, take: int = 0) -> None:
+            def hook(_: nn.Module, args: tuple) -> None:
+                seen[name] = args[take][0].clone() if name == "boxes" else args[take]  # they are scaled later
+
+            hooks.callback(module.register_forward_pre_hook(hook).remove)
+
+        note(model, "image")
         for _, block in non_local_blocks(model):
-            hooks.callback(block.register_forward_pre_hook(note_input).remove)
+            note(block, block)
         for heads in _with_keypoint_head(model):
-            hooks.callback(heads.keypoint_pooler.register_forward_pre_hook(note_boxes).remove)
-        yield seen
+            note(heads.keypoint_pooler, "boxes", take=1)
+        output = predictor(image)
+    size = seen["image"][0]["image"].shape[1:]
+    to_image = (width / size[1], height / size[0])
+    fields = [*_in_backbone(model, seen, to_image)]
+    if "boxes" in seen:
+        fields += _in_head(model, seen, to_image, (height, width))
+    return Observation(image, output["instances"].to("cpu") if "instances" in output else None, fields)
 
 
 def _with_keypoint_head(model: nn.Module) -> Iterator[nn.Module]:
@@ -114,35 +95,27 @@ def _with_keypoint_head(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _in_backbone(
-    model: nn.Module, inputs: dict[NonLocalBlock, Tensor], to_image: tuple[float, float]
+    model: nn.Module, seen: dict[object, object], to_image: tuple[float, float]
 ) -> Iterator[Field]:
     names = {block: name for name, block in non_local_blocks(model)}
     for block, stride in strides_in_resnets(model):
-        x = inputs[block]
-        yield Field(
-            names[block], block, x, _grid(block, x, (0, 0), (stride * to_image[0], stride * to_image[1]))
-        )
+        cell = (stride * to_image[0], stride * to_image[1])
+        yield Field(names[block], block, seen[block], _grid(block, seen[block], (0, 0), cell))
 
 
 def _in_head(
-    model: nn.Module,
-    inputs: dict[NonLocalBlock, Tensor],
-    boxes: Boxes,
-    to_image: tuple[float, float],
-    size: tuple[int, int],
+    model: nn.Module, seen: dict[object, object], to_image: tuple[float, float], size: tuple[int, int]
 ) -> Iterator[Field]:
     """The blocks of a keypoint head, for each region in the order of the detections."""
-    in_image = boxes.clone()
+    in_image = seen["boxes"].clone()
     in_image.scale(*to_image)
     clipped = in_image.clone()
     clipped.clip(size)
     kept = clipped.nonempty().nonzero().flatten().tolist()  # as Detectron2 keeps detections
     in_heads = {block for heads in _with_keypoint_head(model) for _, block in non_local_blocks(heads)}
-    for name, block in non_local_blocks(model):
-        if block not in in_heads:
-            continue
+    for name, block in ((name, block) for name, block in non_local_blocks(model) if block in in_heads):
         for detection, region in enumerate(kept):
-            x = inputs[block][region : region + 1]
+            x = seen[block][region : region + 1]
             left, top, right, bottom = in_image.tensor[region].tolist()
             cell = ((right - left) / x.shape[3], (bottom - top) / x.shape[2])
             yield Field(name, block, x, _grid(block, x, (left, top), cell), detection)

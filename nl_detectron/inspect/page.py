@@ -78,16 +78,11 @@ def _rounded(weights: np.ndarray, is_signed: bool) -> tuple[np.ndarray, np.ndarr
 
 
 def _detections(observation: Observation, classes: Sequence[str]) -> list[dict[str, object]]:
-    instances = observation.instances
-    if instances is None:
-        return []
-    boxes = instances.pred_boxes.tensor.tolist()
-    labels = (label_of(instances, k, classes) for k in range(len(instances)))
-    scores = instances.scores.tolist()
-    return [
-        {"box": box, "label": f"{k} {label} {score:.0%}"}
-        for k, (box, label, score) in enumerate(zip(boxes, labels, scores, strict=True), start=1)
-    ]
+    detections, instances = [], observation.instances
+    for k in range(0 if instances is None else len(instances)):
+        label = f"{k + 1} {label_of(instances, k, classes)} {instances.scores[k].item():.0%}"
+        detections.append({"box": instances.pred_boxes.tensor[k].tolist(), "label": label})
+    return detections
 
 
 def _jpeg(image: np.ndarray) -> str:

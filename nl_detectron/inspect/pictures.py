@@ -62,20 +62,10 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarr
     highest = np.abs(weights).max() or 1.0
     for j in strongest(weights)[::-1]:
         share = abs(weights[j]) / highest
-        panel.annotate(
-            "",
-            xy=grid.pooled_centre(int(j)),
-            xytext=(query.x, query.y),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": "deepskyblue" if weights[j] < 0 else "darkorange",
-                "lw": 0.6 + 1.6 * share,
-                "alpha": 0.35 + 0.65 * share,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            },
-            annotation_clip=True,
-        )
+        style = {"arrowstyle": "-|>", "color": "deepskyblue" if weights[j] < 0 else "darkorange"}
+        style |= {"lw": 0.6 + 1.6 * share, "alpha": 0.35 + 0.65 * share, "shrinkA": 0, "shrinkB": 0}
+        ends = {"xy": grid.pooled_centre(int(j)), "xytext": (query.x, query.y)}
+        panel.annotate("", **ends, arrowprops=style, annotation_clip=True)
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
     panel.set_title(query.label, fontsize=9)
 
@@ -84,18 +74,11 @@ def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
     panel.imshow(image.mean(2), extent=extent, cmap="gray", vmin=-255, vmax=255)  # pale
-    limit = float(np.abs(weights).max()) or 1.0
-    is_signed = query.field.is_signed
+    limit, is_signed = float(np.abs(weights).max()) or 1.0, query.field.is_signed
     painted = query.field.grid.paint(weights, height, width)
-    heat = panel.imshow(
-        painted,
-        extent=extent,
-        cmap="RdBu_r" if is_signed else "YlOrRd",
-        vmin=-limit if is_signed else 0,
-        vmax=limit,
-        alpha=np.nan_to_num(0.1 + 0.7 * np.abs(painted) / limit),
-        interpolation="nearest",
-    )
+    colours = {"cmap": "RdBu_r", "vmin": -limit} if is_signed else {"cmap": "YlOrRd", "vmin": 0}
+    alpha = np.nan_to_num(0.1 + 0.7 * np.abs(painted) / limit)
+    heat = panel.imshow(painted, extent=extent, **colours, vmax=limit, alpha=alpha, interpolation="nearest")
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
     largest = f"largest {weights.flat[np.abs(weights).argmax()]:.2g}"
     panel.set_title(largest if is_signed else f"{largest}; alike for all: {1 / weights.size:.2g}", fontsize=9)
@@ -109,9 +92,5 @@ def _view(image: np.ndarray, field: Field) -> tuple[float, float, float, float]:
         return 0, 0, width, height
     grid = field.grid
     dx, dy = MARGIN * grid.columns * grid.width, MARGIN * grid.rows * grid.height
-    return (
-        max(0, grid.left - dx),
-        max(0, grid.top - dy),
-        min(width, grid.left + grid.columns * grid.width + dx),
-        min(height, grid.top + grid.rows * grid.height + dy),
-    )
+    right, bottom = grid.left + grid.columns * grid.width + dx, grid.top + grid.rows * grid.height + dy
+    return max(0, grid.left - dx), max(0, grid.top - dy), min(width, right), min(height, bottom)

@@ -36,13 +36,11 @@ class Query(NamedTuple):
 
 def at_point(observation: Observation, x: int, y: int) -> list[Query]:
     """The queries at the middle of pixel (x, y): one for each field that has it."""
-    point = x + 0.5, y + 0.5
-    seen_by = [field for field in observation.fields if field.grid.position_at(*point) is not None]
-    return [Query(f"point {x},{y}{_within(field)}", "", *point, field) for field in seen_by]
-
-
-def _within(field: Field) -> str:
-    return "" if field.detection is None else f" in detection {field.detection + 1}"
+    queries = []
+    for field in observation.fields:
+        within = "" if field.detection is None else f" in detection {field.detection + 1}"
+        queries.append(Query(f"point {x},{y}{within}", "", x + 0.5, y + 0.5, field))
+    return [query for query in queries if query.position is not None]
 
 
 def of_detection(
@@ -56,13 +54,9 @@ def of_detection(
     instances = observation.instances
     points = _points(instances, detection, keypoints)
     name = f"{label_of(instances, detection, classes)} {detection + 1}"
-    return [
-        Query(name, part, x, y, field)
-        for field in observation.fields
-        if field.detection in (None, detection)
-        for part, (x, y) in points.items()
-        if field.grid.position_at(x, y) is not None
-    ]
+    fields = [field for field in observation.fields if field.detection in (None, detection)]
+    queries = [Query(name, part, x, y, field) for field in fields for part, (x, y) in points.items()]
+    return [query for query in queries if query.position is not None]
 
 
 def label_of(instances: Instances, detection: int, classes: Sequence[str] = ()) -> str:

@@ -1,5 +1,3 @@
 """The non-local operation (Section 3 of the paper). Knows nothing of configs or registries."""
 
 from .non_local import NonLocalBlock, check_block_arguments
-
-__all__ = ["NonLocalBlock", "check_block_arguments"]

@@ -53,7 +53,7 @@ class NonLocalBlock(CNNBlockBase):
         """
         Args:
             in_channels: C, the channels of x and z.
-            dim: dimensions of a position: 1 (time), 2 (height, width), 3 (time, height, width).
+            dim: of a position: 1 (time), 2 (height, width) or 3 (time, height, width).
             pairwise: "gaussian" (Eq. 2), "embedded_gaussian" (Eq. 3), "dot_product" (Eq. 4) or
                 "concatenation" (Eq. 5).
             reduction: the inner channels are d = C / reduction. It has to divide C.
@@ -66,8 +66,8 @@ class NonLocalBlock(CNNBlockBase):
         Raises:
             ArgumentError: (a ValueError) for a value outside these rules.
         """
-        arguments = {"pairwise": pairwise, "reduction": reduction, "subsample": subsample}
-        check_block_arguments(in_channels, dim=dim, scale=scale, norm=norm, **arguments)
+        options = {"pairwise": pairwise, "reduction": reduction, "subsample": subsample, "scale": scale}
+        check_block_arguments(in_channels, dim=dim, norm=norm, **options)
         super().__init__(in_channels, in_channels, stride=1)
         self.dim, self.pairwise, self.subsample, self.scale = dim, pairwise, subsample, scale
         self.inner_channels = inner_channels = in_channels // reduction
@@ -97,18 +97,14 @@ class NonLocalBlock(CNNBlockBase):
             nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:
-            x: (B, C, *S) with `dim` sizes in S. B may be 0.
-
-        Returns:
-            z of the same shape (Eq. 6).
-        """
+        """z of Eq. 6 for x (B, C, *S) with `dim` sizes in S, of the same shape. B may be 0."""
         if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
             theta, phi, g = self.embed(x)
             return self._respond(x, theta, phi, g)
         else:
-            self._check_input(x)
+            if x.dim() != self.dim + 2:
+                rule = f"(batch, channels, and {self.dim} sizes)"
+                raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
             theta, phi, g = self.embed(x)
             with _without_autocast(x.device):  # in half precision the products would overflow
                 return self._respond(x, theta, phi, g)
@@ -129,11 +125,7 @@ class NonLocalBlock(CNNBlockBase):
         return theta, phi, g
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """y (B, d, N) of Eq. 1, in float32 or better; fused attention on a GPU keeps half precision.
-
-        Args:
-            theta, phi, g: (B, C or d, N), (B, C or d, M) and (B, d, M).
-        """
+        """y (B, d, N) of Eq. 1, of theta (B, C or d, N), phi (B, C or d, M) and g (B, d, M)."""
         if hasattr(self, "w_f"):
             return concatenation(theta, phi, g, self.w_f.weight)
         if self.pairwise == "dot_product":
@@ -145,11 +137,6 @@ class NonLocalBlock(CNNBlockBase):
         y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2)).unflatten(2, x.shape[2:])
         y = _saturate(y, self.out.weight.dtype)  # (B, d, *S)
         return _saturate(x + self.out(y), x.dtype)  # (B, C, *S)
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() != self.dim + 2:
-            rule = f"(batch, channels, and {self.dim} sizes)"
-            raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
 
     def variant(self) -> dict[str, str | bool]:
         """The options that decide what the block computes, and that no tensor of it shows."""
@@ -192,13 +179,10 @@ class OutputProjection(nn.Module):
         return self.norm(positions).narrow(2, 0, positions.shape[2]).view(out.shape)
 
     def _is_single_value(self, out: Tensor) -> bool:
-        """Whether the norm would have one value for each statistic, which PyTorch refuses.
-
-        A synchronised norm in several processes has the values of the others too.
-        """
+        """Whether the norm would have one value for each statistic, which PyTorch refuses."""
         if isinstance(self.norm, nn.GroupNorm):
             return out.numel() == self.norm.num_groups
-        is_local = type(self.norm) is nn.BatchNorm2d or comm.get_world_size() == 1
+        is_local = type(self.norm) is nn.BatchNorm2d or comm.get_world_size() == 1  # not synchronised
         is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm) and is_local
         return self.training and is_batch_norm and out.numel() == out.shape[1]
 

@@ -9,23 +9,10 @@ from .backbone import (
 )
 from .keypoint_head import NonLocalKRCNNConvDeconvUpsampleHead
 from .placement import (
+    insert_child,
     insert_non_local,
     insert_non_local_keypoint,
     non_local_blocks,
     strides_in_resnets,
     summarize_non_local,
 )
-
-__all__ = [
-    "NonLocalKRCNNConvDeconvUpsampleHead",
-    "build_nl_resnet_backbone",
-    "build_nl_resnet_fpn_backbone",
-    "build_nl_retinanet_resnet_fpn_backbone",
-    "insert_non_local",
-    "insert_non_local_keypoint",
-    "non_local_blocks",
-    "non_local_fpn",
-    "non_local_resnet",
-    "strides_in_resnets",
-    "summarize_non_local",
-]

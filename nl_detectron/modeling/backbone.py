@@ -21,6 +21,9 @@ from nl_detectron.config import STAGES, block_arguments, non_local_node, reporte
 
 from .placement import insert_non_local
 
+Placement = Mapping[str, Sequence[int]]
+Arguments = Mapping[str, object]
+
 
 @BACKBONE_REGISTRY.register()
 def build_nl_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
@@ -41,10 +44,7 @@ def build_nl_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec)
 
 
 def non_local_resnet(
-    *,
-    placement: Mapping[str, Sequence[int]],
-    non_local_arguments: Mapping[str, object] | None = None,
-    **resnet_arguments: object,
+    *, placement: Placement, non_local_arguments: Arguments | None = None, **resnet_arguments: object
 ) -> ResNet:
     """A ResNet with non-local blocks, for a LazyConfig: the `_target_` in the place of `ResNet`.
 
@@ -60,16 +60,9 @@ def non_local_resnet(
 
 
 def non_local_fpn(
-    *,
-    placement: Mapping[str, Sequence[int]],
-    non_local_arguments: Mapping[str, object] | None = None,
-    **fpn_arguments: object,
+    *, placement: Placement, non_local_arguments: Arguments | None = None, **fpn_arguments: object
 ) -> FPN:
-    """An FPN with non-local blocks in its ResNet: the `_target_` in the place of `FPN`.
-
-    Args, Raises:
-        As in `non_local_resnet`, with the arguments of Detectron2's `FPN`.
-    """
+    """`non_local_resnet` with FPN around it: the `_target_` in the place of Detectron2's `FPN`."""
     return _insert(FPN(**fpn_arguments), placement, non_local_arguments or {})
 
 
@@ -79,9 +72,7 @@ def _place(cfg: CfgNode, backbone: Backbone) -> Backbone:
         return _insert(backbone, placement, block_arguments(cfg))
 
 
-def _insert(
-    backbone: Backbone, placement: Mapping[str, Sequence[int]], arguments: Mapping[str, object]
-) -> Backbone:
+def _insert(backbone: Backbone, placement: Placement, arguments: Arguments) -> Backbone:
     # What is built after the backbone is then initialised as in the baseline of the same seed.
     with torch.random.fork_rng(devices=[]):
         return insert_non_local(backbone, placement, **arguments)

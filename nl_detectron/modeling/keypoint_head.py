@@ -18,10 +18,8 @@ from .placement import check_every, insert_non_local_keypoint
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
 class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
-    """`KRCNNConvDeconvUpsampleHead` with non-local blocks between its convolutions.
-
-    The blocks come after Detectron2's own initialisation, which would undo theirs, and under names of
-    their own: the other keys of the state dict are Detectron2's.
+    """`KRCNNConvDeconvUpsampleHead` with non-local blocks between its convolutions, under names of their own:
+    the other keys of the state dict are Detectron2's.
     """
 
     @configurable
@@ -45,7 +43,8 @@ class NonLocalKRCNNConvDeconvUpsampleHead(KRCNNConvDeconvUpsampleHead):
             ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
         """
         super().__init__(input_shape, num_keypoints=num_keypoints, conv_dims=conv_dims, **kwargs)
-        # What is built after this head is then initialised as in the baseline of the same seed.
+        # After Detectron2's initialisation, which would undo that of the blocks. What is built after this
+        # head is then initialised as in the baseline of the same seed.
         with torch.random.fork_rng(devices=[]):
             insert_non_local_keypoint(self, non_local_every, **(non_local_arguments or {}))
 

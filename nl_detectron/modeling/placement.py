@@ -29,6 +29,8 @@ def insert_non_local(
 ) -> nn.Module:
     """Put non-local blocks into a Detectron2 ResNet, in place; nothing else of it changes.
 
+    A block in a stage that is frozen is frozen with it, and stays the identity.
+
     Args:
         resnet: any depth and residual block, new or with its weights loaded; or a model with one such
             ResNet in it, with FPN or without (Mask R-CNN, RetinaNet, Cascade R-CNN, Panoptic FPN, C4).
@@ -36,8 +38,6 @@ def insert_non_local(
             non-local block goes; from -n to n in a stage of n blocks, n being after the last.
             The child is called `non_local_<k>`, with k from 0 to n.
         block_arguments: of `NonLocalBlock`.
-
-    A block in a stage that is frozen is frozen with it, and stays the identity.
 
     Returns:
         The same `resnet`.
@@ -49,7 +49,6 @@ def insert_non_local(
     """
     if not isinstance(placement, Mapping):
         raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
-    _check_dim(block_arguments)
     found = _find("resnet", resnet, ResNet, "That of a model with FPN is model.backbone.bottom_up.")
     stages = dict(zip(found.stage_names, found.stages, strict=True))
     new = [
@@ -58,12 +57,10 @@ def insert_non_local(
         for index in _resolve(name, indices, stages)
     ]
     if not new:
-        raise ArgumentError(
-            "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
-        )
+        rule = "a list with a block, unless another stage has one"
+        raise ArgumentError("res4", rule, [], "Set it to [-1].")
     for stage, index, block in new:
-        before = [*_residual_blocks(stage), None][index]
-        insert_child(stage, f"non_local_{index}", block, before)
+        insert_child(stage, f"non_local_{index}", block, [*_residual_blocks(stage), None][index])
     return resnet
 
 
@@ -84,40 +81,30 @@ def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
-    _check_dim(block_arguments)
     remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
     found = _find("head", head, KRCNNConvDeconvUpsampleHead, remedy)
     convolutions = [child for child in found if isinstance(child, nn.Conv2d)]
     check_every(every, len(convolutions))
     if any(isinstance(child, NonLocalBlock) for child in found):
-        raise ArgumentError("head", "without blocks", type(head).__name__, "It has them already.")
-    blocks = {
-        k: NonLocalBlock(convolutions[k - 1].out_channels, **block_arguments)
-        for k in range(every, len(convolutions) + 1, every)
-    }
+        raise ArgumentError("head", "without blocks", type(head).__name__, "It has some already.")
+    places = range(every, len(convolutions) + 1, every)
+    blocks = {k: _two_dimensional(convolutions[k - 1].out_channels, block_arguments) for k in places}
     for k, block in blocks.items():
         following = convolutions[k] if k < len(convolutions) else found.score_lowres
-        block.to(convolutions[k - 1].weight).train(found.training)
-        insert_child(found, f"non_local_{k}", block, following)
+        insert_child(found, f"non_local_{k}", block.to(following.weight).train(found.training), following)
     return head
 
 
 def check_every(every: int, num_convs: int) -> None:
     """Refuse an `every` with which a head of `num_convs` convolutions gets no block."""
     if type(every) is not int or not 1 <= every <= num_convs:
-        raise ArgumentError(
-            "every",
-            f"an integer from 1 to the {num_convs} convolutions of the keypoint head",
-            every,
-            "The paper has 2, of 8.",
-        )
+        rule = f"an integer from 1 to the {num_convs} convolutions of the keypoint head"
+        raise ArgumentError("every", rule, every, "The paper has 2, of 8.")
 
 
 def non_local_blocks(model: nn.Module) -> Iterator[tuple[str, NonLocalBlock]]:
     """The non-local blocks of a model with their full names, in the order of its modules."""
-    for name, module in model.named_modules():
-        if isinstance(module, NonLocalBlock):
-            yield name, module
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, NonLocalBlock))
 
 
 def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
@@ -138,12 +125,11 @@ def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = N
         image_size: height and width in pixels, for which multiply-adds are given too. For blocks in a
             keypoint head they are those of one region.
     """
-    costs = dict(_multiply_adds(model, image_size)) if image_size else {}
+    costs = dict(_costs(model, *image_size)) if image_size else {}
     lines = []
     for name, block in non_local_blocks(model):
-        parameters = sum(p.numel() for p in block.parameters())
-        parts = [f"  {name}: C={block.in_channels}, d={block.inner_channels}", block.extra_repr()]
-        parts.append(f"{parameters:,} parameters")
+        parts = [f"  {name}: C={block.in_channels}, d={block.inner_channels}, {block.extra_repr()}"]
+        parts.append(f"{sum(p.numel() for p in block.parameters()):,} parameters")
         if block in costs:
             parts.append(costs[block])
         if not any(p.requires_grad for p in block.parameters()):
@@ -154,28 +140,23 @@ def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = N
     return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
 
 
-def _multiply_adds(model: nn.Module, image_size: tuple[int, int]) -> Iterator[tuple[NonLocalBlock, str]]:
-    """Those of each block of which the size of the map is known, with what they are for."""
-    height, width = image_size
+def _costs(model: nn.Module, height: int, width: int) -> Iterator[tuple[NonLocalBlock, str]]:
+    """The multiply-adds of each block of which the size of the map is known."""
     for block, stride in strides_in_resnets(model):
-        count = _count(block, (-(-height // stride), -(-width // stride)))
+        count = _multiply_adds(block, (-(-height // stride), -(-width // stride)))
         yield block, f"{count / 1e9:.2f} GMAC for {height} x {width} pixels"
     for heads in (module for module in model.modules() if hasattr(module, "keypoint_pooler")):
         for _, block in non_local_blocks(heads):
-            yield block, f"{_count(block, heads.keypoint_pooler.output_size) / 1e9:.2f} GMAC a region"
+            count = _multiply_adds(block, heads.keypoint_pooler.output_size)
+            yield block, f"{count / 1e9:.2f} GMAC a region"
 
 
-def _count(block: NonLocalBlock, size: tuple[int, int]) -> int:
-    """The multiply-adds of the convolutions and products for one map, counted without computing them."""
+def _multiply_adds(block: NonLocalBlock, size: tuple[int, int]) -> int:
+    """Of the convolutions and products for one map, counted without computing them."""
     x = torch.empty(1, block.in_channels, *size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         deepcopy(block).to("meta").eval()(x)
     return counter.get_total_flops() // 2
-
-
-def _check_dim(block_arguments: Mapping[str, object]) -> None:
-    if block_arguments.get("dim", 2) != 2:
-        raise ArgumentError("dim", "2, for maps of height and width", block_arguments["dim"], "Leave it out.")
 
 
 def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Module:
@@ -203,8 +184,7 @@ def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequenti
         raise ArgumentError(name, rule, indices, "[-1] is right before the last one.")
     resolved = [k + n if k < 0 else k for k in indices]
     taken = {child for child, _ in stages[name].named_children()}
-    names = [f"non_local_{k}" for k in resolved]
-    if len(set(names)) < len(names) or taken.intersection(names):
+    if len({*resolved}) < len(resolved) or taken & {f"non_local_{k}" for k in resolved}:
         rule = "a list of places without a non-local block, each once"
         raise ArgumentError(name, rule, indices, "Leave out what is there already.")
     return resolved
@@ -216,17 +196,22 @@ def _residual_blocks(stage: nn.Sequential) -> list[nn.Module]:
 
 def _new_block(stage: nn.Sequential, index: int, arguments: Mapping[str, object]) -> NonLocalBlock:
     """A block for the place before residual block `index`: channels, dtype, device and state of it."""
-    residual_blocks = _residual_blocks(stage)
-    after_last = index == len(residual_blocks)
-    channels = residual_blocks[-1].out_channels if after_last else residual_blocks[index].in_channels
-    parameters = list(stage.parameters())
-    block = NonLocalBlock(channels, **arguments).to(parameters[0]).train(stage.training)
+    blocks, parameters = _residual_blocks(stage), list(stage.parameters())
+    channels = blocks[-1].out_channels if index == len(blocks) else blocks[index].in_channels
+    block = _two_dimensional(channels, arguments).to(parameters[0]).train(stage.training)
     if not any(p.requires_grad for p in parameters):
         block.freeze()
         logger.warning(
             "A non-local block goes into a frozen stage: it is frozen too and stays the identity, "
             "unless weights for it are loaded. Lower MODEL.BACKBONE.FREEZE_AT to train it."
         )
+    return block
+
+
+def _two_dimensional(channels: int, arguments: Mapping[str, object]) -> NonLocalBlock:
+    block = NonLocalBlock(channels, **arguments)
+    if block.dim != 2:
+        raise ArgumentError("dim", "2, for maps of height and width", block.dim, "Leave it out.")
     return block
 
 

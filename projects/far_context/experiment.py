@@ -1,26 +1,22 @@
 #!/usr/bin/env python
-"""Does the block help? Train a matrix of models on pictures whose labels something far away decides, and on
-their control, and report what comes of it.
+"""Train the matrix of models on far and near pictures, and report the results: see README.md.
 
-    python tools/experiment.py --arm mask/baseline --arm mask/nl_res4 --jobs 2
-    python tools/experiment.py --report docs/evidence.md
+    python projects/far_context/experiment.py --arm mask/baseline --arm mask/nl_res4 --jobs 2
+    python projects/far_context/experiment.py --report projects/far_context/README.md
 
-Called again, it goes on where it was: what is finished is not trained again, what was interrupted is resumed.
---list shows the matrix, and what of it is finished. --report writes the tables of what is finished into their
-places in a Markdown file, between <!-- results:places --> (or settings, keypoint, chance, attention,
-summary) and <!-- /results -->, and the pictures beside it.
+Called again, it skips trainings that are finished and resumes those that were interrupted.
 """
 
 import argparse
 from pathlib import Path
 
-from experimenting.folder import Experiment, keep, kept
-from experimenting.matrix import Training, trainings, with_starts
-from experimenting.report import write_report
-from experimenting.runs import run_all
+from far_context.folder import Experiment, read_experiment, set_up
+from far_context.matrix import Training, trainings, with_starts
+from far_context.report import write_report
+from far_context.runs import run_all
 from tabulate import tabulate
 
-from nl_detectron.engine.command_line import output_path
+from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
 
 
@@ -32,21 +28,20 @@ def main() -> None:
             raise UserError(f"--jobs must be at least 1; got {args.jobs}.")
         output = args.output.resolve()
         if args.report:
-            write_report(kept(output), args.report)
+            write_report(read_experiment(output), args.report)
         elif args.list:
-            print(tabulate(list_of(asked, kept(output)), ["arm", "seed", "what", "steps"]))
+            print(_list(asked, read_experiment(output)))
         else:
-            experiment = Experiment(output, args.train, args.val, args.opts)
-            with keep(experiment) as lock:
+            experiment = Experiment(output, args.train, args.val, tuple(args.opts))
+            with set_up(experiment) as lock:
                 run_all(experiment, asked, args.jobs, lock)
             print(f"{len(asked)} trainings are finished in {args.output}.")
 
 
-def list_of(asked: list[Training], experiment: Experiment) -> list[tuple[str, int, str, str]]:
-    return [
-        (t.arm.path, t.seed, t.arm.name, "finished" if experiment.finished(t) else str(experiment.step(t)))
-        for t in asked
-    ]
+def _list(asked: list[Training], experiment: Experiment) -> str:
+    steps = ["finished" if experiment.finished(each) else str(experiment.step(each)) for each in asked]
+    rows = [(each.arm.path, each.seed, each.arm.name, step) for each, step in zip(asked, steps, strict=True)]
+    return tabulate(rows, ["arm", "seed", "what", "steps"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,25 +50,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.register("type", Path, output_path)
     parser.add_argument("--output", type=Path, default=Path("output/experiment"), metavar="FOLDER")
-    parser.add_argument(
-        "--arm",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="arms as --list names them, with the shell's * and ?; may be repeated (default: all)",
-    )
-    parser.add_argument(
-        "--seed", type=int, action="append", default=[], metavar="N", help="may be repeated (default: all)"
-    )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time (default: 1)")
+    text = "arms as --list names them, with the shell's * and ?; may be repeated (default: all)"
+    parser.add_argument("--arm", action="append", default=[], metavar="PATTERN", help=text)
+    text = "may be repeated (default: all)"
+    parser.add_argument("--seed", type=int, action="append", default=[], metavar="N", help=text)
+    text = "how many trainings run at a time (default: 1)"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     parser.add_argument("--train", type=int, default=800, help="pictures of each kind (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="pictures of each kind (default: %(default)s)")
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true", help="show the matrix, train nothing")
-    instead.add_argument("--report", type=Path, metavar="FILE", help="write the report, train nothing")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="keys of the config for all trainings"
-    )
+    text = "show the matrix and what is finished, train nothing"
+    instead.add_argument("--list", action="store_true", help=text)
+    text = "write tables and pictures of what is finished into a Markdown file, train nothing"
+    instead.add_argument("--report", type=Path, metavar="FILE", help=text)
+    text = "config keys for all trainings, and their values"
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text)
     return parser
 
 

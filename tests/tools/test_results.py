@@ -1,17 +1,20 @@
-"""tools/results.py: a pair of real trainings through all of it, and its mistakes."""
+"""tools/results.py: a pair of real trainings through all of it, its files, and its mistakes."""
 
 import csv
 import json
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import results
-from made_up_runs import MASK, MASK_NL, finished, write_log
+from made_up_runs import MASK, MASK_NL, finished, write_record
 from runs import arguments, refusal, run_here
 
 Tool = Callable[..., str]
+END = "<!-- /results -->"
+PLACES = f"<!-- results:mask -->\nold \\1\n{END}\nBetween.\n<!-- results:keypoint -->\n{END}"
 
 
 @pytest.fixture
@@ -26,26 +29,26 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-@pytest.fixture(scope="module")
-def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A baseline and a model with a block, trained for 4 steps and evaluated after 2 and 4."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("base", "nl")]
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """A made-up baseline and model with a block."""
+    scores = {"bbox": (30.0, 50.0, 20.0), "segm": (29.0, 49.0, 19.0)}
+    return [
+        finished(tmp_path / name, c, scores=scores).folder for name, c in (("base", MASK), ("nl", MASK_NL))
+    ]
+
+
+@pytest.mark.slow
+def test_real_trainings(
+    shapes_root: Path, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shapes_root))
+    folders = [tmp_path / "base", tmp_path / "nl"]
     for config, folder in zip((MASK, MASK_NL), folders, strict=True):
-        options = ["SOLVER.MAX_ITER", "4", "TEST.EVAL_PERIOD", "2", "SEED", "3"]
-        run_here(*arguments(config, folder, *options))
-    return folders
-
-
-def test_real_trainings(trained: list[Path], tool: Tool, tmp_path: Path) -> None:
-    table, curves, readme = (tmp_path / name for name in ("table.csv", "curves.png", "README.md"))
-    readme.write_text("<!-- results:mask -->\n<!-- /results -->\n")
-    assert (
-        tool(
-            "--input", *trained, "--format", "csv", "--output", table, "--curves", curves, "--update", readme
-        )
-        == ""
-    )
-    last = [json.loads((folder / "metrics.json").read_text().splitlines()[-1]) for folder in trained]
+        run_here(*arguments(config, folder, *"SOLVER.MAX_ITER 4 TEST.EVAL_PERIOD 2 SEED 3".split()))
+    table, curves = tmp_path / "table.csv", tmp_path / "curves.png"
+    tool("--input", *folders, "--format", "csv", "--output", table, "--curves", curves)
+    last = [json.loads((folder / "metrics.json").read_text().splitlines()[-1]) for folder in folders]
     with table.open() as file:
         base, nl, difference = csv.DictReader(file)
     for key, column in (("bbox/AP", "box AP"), ("segm/AP75", "mask AP75")):
@@ -59,62 +62,78 @@ def test_real_trainings(trained: list[Path], tool: Tool, tmp_path: Path) -> None
     # Of 256 channels: theta, phi and g 256 * 128 + 128 each, out 128 * 256 + 256, its norm 2 * 256.
     assert difference["parameters"].startswith("+0.132 M (+")
     assert curves.stat().st_size > 10_000
-    assert readme.read_text().count("| not trained |") == 6
-    assert "| Mask R-CNN R18-FPN " in readme.read_text()
 
 
-def test_prints_a_table(tool: Tool, trained: list[Path]) -> None:
-    lines = tool("--input", *trained).splitlines()
+def test_the_table_is_printed_and_files_are_written(tool: Tool, pair: list[Path], tmp_path: Path) -> None:
+    lines = tool("--input", *pair).splitlines()
     assert lines[0].split()[:3] == ["model", "steps", "tested"]
     assert len(lines) == 2 + 3
+    assert tool("--input", *pair, "--output", tmp_path / "table", "--curves", tmp_path / "c.svg") == ""
+    assert (tmp_path / "table").read_text().splitlines() == lines
+    assert "<svg" in (tmp_path / "c.svg").read_text()
 
 
-def test_one_training_is_not_finished(tool: Tool, trained: list[Path], tmp_path: Path) -> None:
+def test_the_rest_of_a_markdown_file_stays(tool: Tool, pair: list[Path], tmp_path: Path) -> None:
+    """Its mode, its line ends and its byte order mark; also through a link, and a second time."""
+    page, link = tmp_path / "page.md", tmp_path / "folder" / "link.md"
+    page.write_bytes(b"\xef\xbb\xbf# Title\r\n" + PLACES.replace("\n", "\r\n").encode())
+    page.chmod(0o640)
+    link.parent.mkdir()
+    link.symlink_to("../page.md")
+    tool("--input", *pair, "--update", link)
+    once = page.read_bytes()
+    tool("--input", *pair, "--update", link)
+    assert page.read_bytes() == once
+    assert link.is_symlink()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o640
+    assert once.startswith(b"\xef\xbb\xbf# Title\r\n<!-- results:mask -->\r\n| model ")
+    assert once.count(b"\n") == once.count(b"\r\n") == 5 + 17 + 8  # the tables have 17 and 8
+    assert once.count(b"| not trained |") == 6 + 3
+    assert b"| Mask R-CNN R18-FPN " in once
+    assert b"\r\nBetween.\r\n" in once
+    assert b"old" not in once
+    assert not [*tmp_path.glob(".unfinished*")]
+
+
+def test_mistakes(tool: Tool, pair: list[Path], tmp_path: Path) -> None:
+    message = refusal(tool, "--input", tmp_path)
+    assert message == f"error: {tmp_path} is not an output folder of train_net.py: it has no run.json."
+    assert refusal(tool, "--input", pair[1]).startswith(f"error: {pair[1]} has no baseline of the same")
     killed = tmp_path / "killed"
-    write_log(killed, events="Starting training from iteration 0\n")
+    write_record(killed, finished=False)
     (killed / "metrics.json").touch()
-    message = refusal(tool, "--input", *trained, killed, "--output", tmp_path / "table")
-    assert message.startswith(f"error: {killed} must be trained to SOLVER.MAX_ITER 100 and evaluated there")
+    message = refusal(tool, "--input", *pair, killed, "--output", tmp_path / "table")
+    assert message.startswith(f"error: {killed} is not finished: its last metrics are of iteration 0, and")
     assert not (tmp_path / "table").exists()
-
-
-def test_mistakes(tool: Tool, trained: list[Path], tmp_path: Path) -> None:
-    assert refusal(tool) == "error: --input must name output folders of train_net.py; got none."
-    assert refusal(tool, "--update", "README.md").startswith("error: --input must name")
-    assert refusal(tool, "--input", trained[1]).startswith(f"error: {trained[1]} must have a baseline of the")
-    assert refusal(tool, "--input", *trained, trained[1]).startswith(
-        "error: each training must be given once"
-    )
-    alone = finished(tmp_path / "lr", MASK, "SOLVER.BASE_LR", "0.5", scores={"bbox": (1.0, 2.0, 3.0)}).folder
-    assert "another SOLVER.BASE_LR, 0.02 instead of 0.5;" in refusal(tool, "--input", *trained, alone)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--output {md} --update {md}", "--output must be another file than that of --update; got "),
-        ("--curves {link} --update {md}", "--curves must be another file than that of --update; got "),
-        ("--output {run}/metrics.json", "--output must be outside the folders of --input; got "),
-        ("--curves {run}/inference/c.png", "--curves must be outside the folders of --input; got "),
-        ("--output {tmp}/no/table", "--output must be a file in a folder that exists; got "),
-        ("--output=", "--output must be a file in a folder that exists; got '.'"),
-        ("--curves {tmp}/curves.doc", "{tmp}/curves.doc must end in a format that can be drawn; use .png"),
+        ("--output {md} --update {md}", "--output, --curves and --update must name different files."),
+        ("--curves {link} --update {md}", "--output, --curves and --update must name different files."),
+        ("--output {run}/metrics.json", "{run}/metrics.json is in a folder of --input. Name another file."),
+        ("--curves {run}/inference/c.png", "{run}/inference/c.png is in a folder of --input."),
+        ("--output {tmp}/no/table", "[Errno 2] No such file"),
+        ("--curves {tmp}/curves.doc", "--curves {tmp}/curves.doc must end in .png, or one of "),
         ("--update {tmp}/no.md", "[Errno 2] No such file"),
-        ("--update {latin}", "{latin} must be UTF-8; byte 0 is not."),
-        ("--update {md} --curves {tmp}/c.png", "{md} must have places for tables"),
+        ("--update {latin}", "{latin} is not UTF-8: byte 0."),
+        (
+            "--update {md} --curves {tmp}/c.png",
+            "{md} needs places for tables: a line <!-- results:keypoint -->",
+        ),
     ],
 )
 def test_files_are_refused_before_anything_is_written(
-    flags: str, message: str, trained: list[Path], tool: Tool, tmp_path: Path, capsys: pytest.CaptureFixture
+    flags: str, message: str, pair: list[Path], tool: Tool, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    places = {"tmp": tmp_path, "run": trained[0]}
+    places = {"tmp": tmp_path, "run": pair[0]}
     places |= {name: tmp_path / f"{name}.svg" for name in ("md", "link", "latin")}
     places["md"].write_text("No place.")
     places["link"].symlink_to(places["md"])
     places["latin"].write_bytes(b"\xe9")
-    before = {path: path.read_bytes() for folder in (tmp_path, *trained) for path in folder.glob("*.*")}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     words = flags.format(**places).split()
-    assert refusal(tool, "--input", *trained, *words).startswith(f"error: {message.format(**places)}")
+    assert refusal(tool, "--input", *pair, *words).startswith(f"error: {message.format(**places)}")
     assert capsys.readouterr().out == ""
-    after = {path: path.read_bytes() for folder in (tmp_path, *trained) for path in folder.glob("*.*")}
-    assert after == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before

@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures: the operation, its growth, whole models."""
+"""The parts of tools/benchmark.py: the operation, its growth, whole models."""

@@ -1,18 +1,21 @@
-"""Time and peak memory of contestants that take turns."""
+"""Time, peak memory and largest tensor of contestants that take turns."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
+from tabulate import tabulate
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MAX_ROUNDS = 30
 
 
-class Result(NamedTuple):
+@dataclass
+class Result:
     """The median of a contestant's seconds, and the bytes it had at once beyond those before it began."""
 
     seconds: float
@@ -24,28 +27,22 @@ def compare(
 ) -> dict[str, Result]:
     """Let the contestants take turns for so many seconds and at least so many rounds.
 
-    Contestants for whom that takes ten times as long have fewer rounds, but one. A round before these
-    warms up and measures memory; without another one it is timed too.
+    If the rounds would take ten times the seconds, there are fewer, but one. A round before them warms up and
+    measures memory.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    peaks = {}
-    for name, run in contestants.items():
-        start = time.perf_counter()
-        peaks[name] = peak_memory(run, device)
-        if not rounds:
-            times[name].append(time.perf_counter() - start)
+    peaks = {name: peak_memory(run, device) for name, run in contestants.items()}
     start = time.perf_counter()
-    for done in range(MAX_ROUNDS if rounds else 0):
+    for done in range(MAX_ROUNDS):
         elapsed = time.perf_counter() - start
-        if elapsed > seconds and (done >= rounds or elapsed > 10 * seconds > 0):
+        if done and elapsed > seconds and (done >= rounds or elapsed > 10 * seconds > 0):
             break
         for name, run in contestants.items():
-            times[name].append(duration(run, device))
+            times[name].append(_duration(run, device))
     return {name: Result(statistics.median(times[name]), peaks[name]) for name in contestants}
 
 
-def duration(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
+def _duration(run: Callable[[], object], device: torch.device) -> float:
     _synchronize(device)
     start = time.perf_counter()
     run()
@@ -71,33 +68,23 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-def operation_counter() -> FlopCounterMode:
-    """PyTorch's counter, which counts two for a multiply-add, told of fused attention on CPUs as well."""
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+class LargestTensor(TorchDispatchMode):
+    """The most elements of a tensor that an operation puts out within it."""
 
-    def count(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
-        return sdpa_flop_count(query, key, value)
+    elements = 0
 
-    return FlopCounterMode(display=False, custom_mapping={fused: count})
-
-
-class Ceilings(NamedTuple):
-    """What the machine reaches: multiply-adds and bytes a second."""
-
-    multiply_adds: float
-    bytes: float
+    def __torch_dispatch__(
+        self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(t, Tensor):
+                self.elements = max(self.elements, t.untyped_storage().nbytes() // t.element_size())
+        return out
 
 
-def ceilings(device: torch.device, dtype: torch.dtype, side: int = 4096, seconds: float = 5) -> Ceilings:
-    """Of a product of square matrices, and of a copy of 16 times as many values, read and written."""
-    size = 16 * side**2
-    matrix = torch.randn(side, side, device=device, dtype=dtype)
-    source = torch.empty(size, device=device, dtype=torch.uint8).fill_(1)
-    target = torch.empty_like(source).copy_(source)
-    results = compare(
-        {"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}, device, seconds
-    )
-    return Ceilings(side**3 / results["product"].seconds, 2 * size / results["copy"].seconds)
+def table(rows: list[list[str]], headers: list[str]) -> str:
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def _synchronize(device: torch.device) -> None:

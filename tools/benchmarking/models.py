@@ -1,7 +1,6 @@
 """Mask R-CNN with and without a block in res4: parameters, multiply-adds, time, memory."""
 
-from contextlib import nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from detectron2.modeling import build_model
@@ -10,43 +9,37 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from nl_detectron import model_zoo
+from nl_detectron.inspect import Counts, extra_cost
 
-from .measure import Result, compare, operation_counter
+from .measure import Result, compare, table
 
 HEIGHT, WIDTH = 800, 1333
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_{}_FPN{}_1x.yaml"
-# How often inference and training take turns; 0 is once, cold, while their memory is measured.
-MODELS = {"R_50": (4, 1), "R_101": (2, 0), "X_152_32x8d": (1, 0)}
-SUFFIXES = {"baseline": "", "+1 NL": "_nl"}
+MODELS = {"R_50": 3, "R_101": 1, "X_152_32x8d": 1}  # and how often their inference is timed
+WHO = {"baseline": "", "+1 NL": "_nl"}  # and what stands for it in the config's name
 
 
-class ModelCase(NamedTuple):
-    """Of a baseline and of the model with a block; multiply-adds without and with 100 detections."""
+@dataclass
+class ModelCase:
+    """Of a baseline and of the model with a block; multiply-adds with 1000 proposals and 100 detections."""
 
     name: str
-    parameters: dict[str, int]
-    multiply_adds: dict[str, dict[str, int]]
+    counts: dict[str, Counts]
     inference: dict[str, Result]
     training: dict[str, Result]
 
 
 def run_models(name: str, device: torch.device, dtype: torch.dtype) -> ModelCase:
     """One image of 800 x 1333 pixels; training is the forward and backward pass."""
-    models = {who: _build(CONFIG.format(name, suffix), device) for who, suffix in SUFFIXES.items()}
-    counts: dict[str, dict[str, int]] = {who: {} for who in models}
-    inference_rounds, training_rounds = MODELS[name]
-    detect = {
-        who: lambda model=model, counted=counts[who]: _detect(model, dtype, counted)
-        for who, model in models.items()
-    }
+    counts = extra_cost(model_zoo.get_config(CONFIG.format(name, "_nl")), HEIGHT, WIDTH)
+    models = {who: _build(CONFIG.format(name, suffix), device) for who, suffix in WHO.items()}
+    detect = {who: lambda model=model: _detect(model, dtype) for who, model in models.items()}
     train = {who: lambda model=model: _train(model, dtype) for who, model in models.items()}
-    inference = compare(detect, device, seconds=0, rounds=inference_rounds)
     return ModelCase(
         name,
-        {who: sum(p.numel() for p in model.parameters()) for who, model in models.items()},
-        {kind: {who: count[kind] for who, count in counts.items()} for kind in counts["baseline"]},
-        inference,
-        compare(train, device, seconds=0, rounds=training_rounds),
+        dict(zip(WHO, counts, strict=True)),
+        compare(detect, device, seconds=0, rounds=MODELS[name]),
+        compare(train, device, seconds=0, rounds=1),
     )
 
 
@@ -65,24 +58,13 @@ def _build(config: str, device: torch.device) -> nn.Module:
 
 def _image() -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8, generator=generator)
-    return {"image": image}
+    return {"image": torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8, generator=generator)}
 
 
-def _detect(model: nn.Module, dtype: torch.dtype, counted: dict[str, int]) -> None:
-    """On an image; the first time also count the multiply-adds."""
+def _detect(model: nn.Module, dtype: torch.dtype) -> None:
     model.eval()
-    with (
-        torch.no_grad(),
-        _autocast(model, dtype),
-        nullcontext() if counted else operation_counter() as counter,
-    ):
-        detections = len(model([_image()])[0]["instances"])
-    if counter:
-        flops = counter.get_flop_counts()
-        masks = sum(sum(f.values()) for name, f in flops.items() if name.endswith("roi_heads.mask_head"))
-        total = counter.get_total_flops()
-        counted |= {"no detection": (total - masks) // 2, f"{detections} detections": total // 2}
+    with torch.no_grad(), _autocast(model, dtype):
+        model([_image()])
 
 
 def _train(model: nn.Module, dtype: torch.dtype) -> None:
@@ -101,3 +83,20 @@ def _train(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _autocast(model: nn.Module, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def model_table(cases: list[ModelCase]) -> str:
+    """The baseline, and what a block adds to it."""
+    rows = []
+    for case in cases:
+        counts = case.counts.values()
+        quantities = {
+            "parameters, M": [c.parameters / 1e6 for c in counts],
+            "GMAC": [c.multiply_adds / 1e9 for c in counts],
+        }
+        for name, results in (("inference", case.inference), ("training", case.training)):
+            quantities[f"{name}, s"] = [result.seconds for result in results.values()]
+            quantities[f"{name}, MB"] = [result.bytes / 1e6 for result in results.values()]
+        for quantity, (old, new) in quantities.items():
+            rows.append([case.name, quantity, f"{old:.2f}", f"{new:.2f}", f"{new / old - 1:+.1%}"])
+    return table(rows, ["model", "quantity", *WHO, "added"])

@@ -1,22 +1,18 @@
 """The operation alone, given theta, phi and g: ours, and the usual sequence of operations.
 
-The usual sequences stand in for public implementations. They are written from the equations in the
-leanest form that those have: in place where that is possible.
+The usual sequences stand in for public implementations. They are written from the equations in the leanest
+form that those have: in place where that is possible.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nl_detectron.layers import cost, pairwise
-from nl_detectron.layers.attention import fused_attention
+from nl_detectron.layers import kernels, pairwise
 
-from .measure import Ceilings, Result, compare
-
-Operation = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+from .measure import LargestTensor, Result, compare, table
 
 # Images or RoIs B, positions N and M, inner channels D; res4 has 50 x 84 positions at 800 x 1333 pixels.
 SHAPES = {
@@ -29,9 +25,10 @@ SHAPES = {
     "keypoint head, 64 RoIs, no subsampling": (64, 196, 196, 256),
     "keypoint head, 512 RoIs": (512, 196, 49, 256),
 }
-GROWTH = (1024, 2048, 4096, 8192, 16384)
-LARGEST_USUAL = 4096  # of the growth, as the usual matrices of the largest size take 3 GB
-LARGEST_SOFTMAX = 8192  # which takes a quarter of a minute on two cores at the largest
+BAR = 1.05  # of our time to the usual
+PASSES = ("forward", "forward+backward")
+HEADERS = ["f", "positions", "N x M", "pass", "kernel", "ours ms", "usual ms", "ratio"]
+HEADERS += ["ours MB", "usual MB", "error", "usual", "largest tensor / (B N M)"]
 
 
 def usual_softmax(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
@@ -65,113 +62,129 @@ def our_softmax(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     return pairwise.softmax_attention(theta, phi, g, theta.shape[1] ** -0.5)
 
 
-def fused_softmax(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
-    """PyTorch's fused attention, from and to the layout of the usual sequence."""
-    return fused_attention(theta, phi, g, theta.shape[1] ** -0.5).contiguous()
-
-
 def our_dot_product(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     return pairwise.dot_product(theta, phi, g)
 
 
-OPERATIONS: dict[str, dict[str, Operation]] = {
+OPERATIONS: dict[str, dict[str, Callable[..., Tensor]]] = {
     "gaussian": {"ours": our_softmax, "usual": usual_softmax},
-    "embedded_gaussian": {"ours": our_softmax, "usual": usual_softmax, "fused": fused_softmax},
+    "embedded_gaussian": {"ours": our_softmax, "usual": usual_softmax},
     "dot_product": {"ours": our_dot_product, "usual": usual_dot_product},
     "concatenation": {"ours": pairwise.concatenation, "usual": usual_concatenation},
 }
 
 
-class Case(NamedTuple):
-    """One pass of the operation at one size. The floor is what no machine with these ceilings can go below on
-    our way: its multiply-adds and its bytes, whichever take longer; and y and the gradients alone."""
+@dataclass
+class Case:
+    """One pass of the operation at one size.
+
+    Attributes:
+        errors: of y against float64, relative to its largest value.
+        largest: the elements of our largest tensor, relative to B N M.
+        used: the same, relative to what it may have: the budget for a matrix, or an operand.
+    """
 
     function: str
     shape: str
-    sizes: cost.Sizes
-    way: str
+    n: int
+    m: int
     backward: bool
+    kernel: str
     results: dict[str, Result]
-    floor: Result
-    errors: dict[str, float]  # of y against float64, relative to its largest value
+    errors: dict[str, float]
+    largest: float
+    used: float
+
+    @property
+    def ratio(self) -> float:
+        return self.results["ours"].seconds / self.results["usual"].seconds
+
+    def __str__(self) -> str:
+        return f"{self.function}, {self.shape}, {PASSES[self.backward]}"
 
 
 def run_case(
-    function: str, shape: str, device: torch.device, dtype: torch.dtype, ceilings: Ceilings, seconds: float
+    function: str, shape: str, device: torch.device, dtype: torch.dtype, seconds: float
 ) -> Iterator[Case]:
     """Forward, then forward and backward."""
-    b, n, m, d_g = SHAPES[shape]
-    sizes = cost.Sizes(b, n, m, 2 * d_g if function == "gaussian" else d_g, d_g)
-    inputs = make_inputs(sizes, device, dtype)
+    b, n, m, channels = SHAPES[shape]
+    d = 2 * channels if function == "gaussian" else channels
+    inputs = make_inputs(b, n, m, d, channels, device, dtype)
+    form = "softmax" if "gaussian" in function else function
+    budget = kernels.MATRIX_BYTES // 4 * (d // channels)
     for backward in (False, True):
-        errors = _errors(function, inputs, backward)
-        way, work = cost.cheapest(function, sizes, backward)
-        if "gaussian" in function and device.type != "cpu" and not backward:
-            way = "fused"
-        results = compare(_contestants(function, inputs, backward), device, seconds)
-        floor = _floor(work, sizes, dtype.itemsize, backward, ceilings)
-        yield Case(function, shape, sizes, way, backward, results, floor, errors)
+        contestants = passes(function, inputs, backward)
+        with LargestTensor() as largest:
+            contestants["ours"]()
+        yield Case(
+            *(function, shape, n, m, backward),
+            kernel=kernels.select_kernel(form, *inputs[:3]),
+            results=compare(contestants, device, seconds),
+            errors=_errors(function, inputs),
+            largest=largest.elements / (b * n * m),
+            used=largest.elements / max(budget, b * n * d, b * m * d),
+        )
 
 
-def growth_sizes(function: str) -> list[int]:
-    """N = M, as large as is measured in little time."""
-    return [n for n in GROWTH if function != "embedded_gaussian" or n <= LARGEST_SOFTMAX]
-
-
-def run_growth(
-    function: str, n: int, device: torch.device, dtype: torch.dtype, seconds: float
-) -> dict[str, dict[str, Result]]:
-    """At N = M = n, with 512 channels: of each pass the results of the contestants."""
-    inputs = make_inputs(cost.Sizes(1, n, n, 512, 512), device, dtype)
-    names = ("ours", "usual") if n <= LARGEST_USUAL else ("ours",)
-    results = {}
-    for name, backward in (("forward", False), ("forward+backward", True)):
-        contestants = _contestants(function, inputs, backward)
-        results[name] = compare({who: contestants[who] for who in names}, device, seconds)
-    return results
-
-
-def exponent(values: dict[int, float]) -> float:
-    """k of the power law c n^k that fits best, on logarithmic axes."""
-    return float(np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0])
-
-
-def make_inputs(sizes: cost.Sizes, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+def make_inputs(
+    b: int, n: int, m: int, d: int, channels: int, device: torch.device, dtype: torch.dtype
+) -> list[Tensor]:
     """theta, phi, g and w_f of unit variance, and such that a_i + b_j has it too."""
-    b, n, m, d, d_g = sizes
-    shapes = ((b, d, n), (b, d, m), (b, d_g, m), (2 * d,))
+    shapes = ((b, d, n), (b, d, m), (b, channels, m), (2 * d,))
     *features, w_f = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
     return [*features, w_f / (2 * d) ** 0.5]
 
 
-def _contestants(function: str, inputs: list[Tensor], backward: bool) -> dict[str, Callable[[], object]]:
+def passes(function: str, inputs: list[Tensor], backward: bool) -> dict[str, Callable[[], object]]:
+    """A pass of each contestant."""
     operations = OPERATIONS[function]
     if not backward:
         return {name: torch.no_grad()(lambda op=op: op(*inputs)) for name, op in operations.items()}
     theta, _, g, _ = inputs
     dy = torch.randn(theta.shape[0], g.shape[1], theta.shape[2], device=g.device, dtype=g.dtype)
 
-    def run(op: Operation) -> None:
+    def run(op: Callable[..., Tensor]) -> None:
         op(*(t.detach().requires_grad_() for t in inputs)).to(dy.dtype).backward(dy)
 
     return {name: lambda op=op: run(op) for name, op in operations.items()}
 
 
-def _errors(function: str, inputs: list[Tensor], backward: bool) -> dict[str, float]:
+@torch.no_grad()
+def _errors(function: str, inputs: list[Tensor]) -> dict[str, float]:
     """At some of the positions, each of which has its own sum over all j."""
-    inputs = [t.detach().requires_grad_(backward) for t in inputs]  # which the way depends on
     theta, *others = inputs
     some = torch.randperm(theta.shape[2], device=theta.device)[:500]
-    with torch.no_grad():
-        expected = OPERATIONS[function]["usual"](theta[..., some].double(), *(t.double() for t in others))
-    results = {name: op(*inputs).detach()[..., some] for name, op in OPERATIONS[function].items()}
+    expected = OPERATIONS[function]["usual"](theta[..., some].double(), *(t.double() for t in others))
+    results = {name: op(*inputs)[..., some] for name, op in OPERATIONS[function].items()}
     largest = expected.abs().max()
     return {name: ((y.double() - expected).abs().max() / largest).item() for name, y in results.items()}
 
 
-def _floor(work: cost.Cost, sizes: cost.Sizes, itemsize: int, backward: bool, ceilings: Ceilings) -> Result:
-    b, n, m, d, d_g = sizes
-    y, operands = b * n * d_g * itemsize, b * (n * d + m * (d + d_g)) * itemsize
-    moved = (3 if backward else 1) * (y + operands) + work.moved
-    seconds = max(work.multiply_adds / ceilings.multiply_adds, moved / ceilings.bytes)
-    return Result(seconds, y + operands if backward else y)
+def operation_table(cases: list[Case]) -> str:
+    """A line a case."""
+    rows = []
+    for case in cases:
+        ours, usual = case.results["ours"], case.results["usual"]
+        row = [case.function, case.shape, f"{case.n} x {case.m}", PASSES[case.backward], case.kernel]
+        row += [f"{1e3 * ours.seconds:.1f}", f"{1e3 * usual.seconds:.1f}", f"{case.ratio:.2f}"]
+        row += [f"{ours.bytes / 1e6:.1f}", f"{usual.bytes / 1e6:.1f}"]
+        row += [f"{case.errors[who]:.1e}" for who in ("ours", "usual")]
+        rows.append([*row, f"{case.largest:.2f}"])
+    return table(rows, HEADERS)
+
+
+def verdicts(cases: list[Case]) -> str:
+    """Whether each bar is met, with the worst case."""
+    slowest, largest = max(cases, key=lambda case: case.ratio), max(cases, key=lambda case: case.used)
+    return "\n".join(
+        [
+            f"time ratio <= {BAR} at every size: {_met(slowest.ratio <= BAR)}; "
+            f"the worst is {slowest.ratio:.2f} ({slowest})",
+            f"no matrix above the budget: {_met(largest.used <= 1)}; the largest tensor, relative to the budget "
+            f"and the operands, is {largest.used:.2f} ({largest})",
+        ]
+    )
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "NOT met"

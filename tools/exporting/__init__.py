@@ -1,1 +1,1 @@
-"""What tools/export.py does: models, TorchScript, ONNX, and the check of what was written."""
+"""The parts of tools/export.py: models, TorchScript, ONNX, and the check of what was written."""

@@ -1,57 +1,64 @@
 """The report's pictures: curves of the trainings, and what a figure attends to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from detectron2.data import DatasetCatalog
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nl_detectron.attention import draw_queries, observe, queries
-from nl_detectron.images import read_image
-from nl_detectron.results import Run, plot_variants
+from nl_detectron.inspect import draw_queries, observe, queries, read_image
 
-from .matrix import GROUPS, MAIN, Arm
-from .seeing import in_backbone, middle, predictor_of, tested_on
-from .tables import SCORES
+from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
+from .folder import Runs
+from .matrix import GROUPS, MAIN
+from .tables import SCORES, curve_of
 
 LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
 
 
-def draw_curves(runs: dict[Arm, dict[int, Run]]) -> Figure:
-    """A row for each group with something to compare: the loss in training, and the score that needs the
-    disc, far and near."""
+def draw_curves(runs: Runs) -> Figure:
+    """A row for each group of several trained arms: the training loss, and the score that needs the disc."""
     groups = [[arm for arm in group if arm in runs] for group in GROUPS.values()]
     groups = [group for group in groups if len(group) > 1] or [group for group in groups if group][:1]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
-        arms = {arm.name: [*runs[arm].values()] for arm in group}
-        colours = {arm.name: "black" if arm.name == "baseline" else f"C{k}" for k, arm in enumerate(group)}
-        for axes, (key, label) in zip(row, _curves(group[0], arms[group[0].name][0]), strict=True):
-            plot_variants(axes, key, arms, colours)
+        task, run = group[0].task, next(iter(runs[group[0]].values()))
+        key, name = next(iter(SCORES[task].items()))
+        keys = {LOSSES[task]: f"{LOSSES[task]} in training, far and near"}
+        keys |= {f"{dataset_of(run, mode)}/{key}": f"{name}, {mode}" for mode in ("far", "near")}
+        for axes, (key, label) in zip(row, keys.items(), strict=True):
+            for k, arm in enumerate(group):
+                style = {"color": "black" if arm.name == "baseline" else f"C{k}"}
+                style["marker"] = "" if key == LOSSES[task] else "."
+                _plot(axes, [curve_of(run, key) for run in runs[arm].values()], arm.name, style)
             axes.set(xlabel="iteration", ylabel=label)
-        row[0].set_title(f"{group[0].task.capitalize()} R-CNN", loc="left")
+        row[0].set_title(f"{task.capitalize()} R-CNN", loc="left")
         row[0].legend(fontsize=7)
     return figure
 
 
-def _curves(arm: Arm, run: Run) -> Iterator[tuple[str, str]]:
-    """The metrics that are plotted, and what they are called."""
-    yield LOSSES[arm.task], f"{LOSSES[arm.task]} in training, far and near"
-    key, name = next(iter(SCORES[arm.task].items()))
-    for where in ("far", "near"):
-        yield f"{tested_on(run, where)}/{key}", f"{name}, {where}"
+def _plot(axes: Axes, curves: Sequence[dict[int, float]], name: str, style: dict[str, str]) -> None:
+    """The mean of an arm's seeds, and a thin line for each of several."""
+    for curve in curves if len(curves) > 1 else ():
+        axes.plot([*curve], [*curve.values()], linewidth=0.6, alpha=0.6, **style)
+    steps = [step for step in curves[0] if all(step in curve for curve in curves)]
+    means = [np.mean([curve[step] for curve in curves]) for step in steps]
+    label = f"{name}, {len(curves)} seed{'s' * (len(curves) > 1)}"
+    axes.plot(steps, means, linewidth=2, label=label, **style)
 
 
-def draw_attention(runs: dict[Arm, dict[int, Run]]) -> Iterator[tuple[str, Figure]]:
+def draw_attention(runs: Runs) -> Iterator[tuple[str, Figure]]:
     """The first far pair as the main arm's first training sees it, by category."""
     if MAIN not in runs:
         return
     run = next(iter(runs[MAIN].values()))
     predictor = predictor_of(run)
-    for record in DatasetCatalog.get(tested_on(run, "far"))[:2]:
+    for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
         observation = observe(predictor, read_image(Path(record["file_name"])))
         figure = record["annotations"][0]
         category = predictor.metadata.thing_classes[figure["category_id"]]
-        x, y = middle(figure["bbox"])
-        asked = [queries.Query(category, "", x, y, field) for field in in_backbone(observation)]
+        x, y = center(figure["bbox"])
+        asked = [queries.Query(category, "", x, y, field) for field in fields_in_backbone(observation)]
         yield category, draw_queries(observation.image, asked)

@@ -1,51 +1,43 @@
-"""The folder of an experiment: what all its trainings have in common, and what is finished of them."""
+"""The output folder of an experiment: its pictures, its trainings, and which of them are finished."""
 
 import fcntl
 import json
-import os.path
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from detectron2.config import CfgNode
 
-from nl_detectron.data import dataset_name, register_shapes, write_shapes
-from nl_detectron.engine.merging import flat_pairs, merge_options
-from nl_detectron.errors import ArgumentError, UserError
-from nl_detectron.files import written_whole
-from nl_detectron.results import Run, read_run
+from nl_detectron.config import get_cfg
+from nl_detectron.engine import Run, flat_pairs, merge_options, read_run
+from nl_detectron.errors import UserError
+from nl_detectron.files import atomic_write
 
-from .matrix import ARMS, Arm, Training, trainings
+from .matrix import ARMS, SEEDS, Arm, Training, trainings
+from .pictures import MODES, register_pictures, write_pictures
 
-SIZE = 256  # of the pictures, as in the configs
 _RECORD = "experiment.json"
-_OWN = (
-    "MODEL.NON_LOCAL.",
-    "MODEL.BACKBONE.",
-    "MODEL.ROI_KEYPOINT_HEAD.NAME",
-    "MODEL.WEIGHTS",
-    "DATASETS.",
-    "SEED",
-    "OUTPUT_DIR",
-)
-_FREE = ("OUTPUT_DIR", "MODEL.DEVICE")  # what may differ within an experiment
+_RESERVED = ("MODEL.NON_LOCAL.", "MODEL.BACKBONE.", "MODEL.ROI_KEYPOINT_HEAD.NAME", "MODEL.WEIGHTS")
+_RESERVED += ("DATASETS.", "SEED", "OUTPUT_DIR")  # keys that the matrix sets
+
+Runs = dict[Arm, dict[int, Run]]  # by arm and seed
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """
+    """What all trainings of an experiment share.
+
     Attributes:
         output: the folder.
-        train, val: the number of pictures of each kind, far and near.
-        keys: of the config, and their values, for all trainings.
+        train, val: the number of far pictures, and of near ones.
+        keys: config keys and their values.
     """
 
     output: Path
     train: int
     val: int
-    keys: Sequence[str] = ()
+    keys: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> Path:
@@ -54,119 +46,111 @@ class Experiment:
     def folder(self, training: Training) -> Path:
         return self.output / training.arm.path / f"seed_{training.seed}"
 
-    def weights(self, training: Training) -> Path:
-        return self.folder(training) / "model_final.pth"
+    def options(self, training: Training) -> list[str]:
+        """The keys that a training has on top of its config file, and their values."""
+        options = [*training.arm.keys, *self.keys, "SEED", str(training.seed)]
+        if training.start:
+            options += ["MODEL.WEIGHTS", str(self.folder(training.start) / "model_final.pth")]
+        return [*options, "OUTPUT_DIR", str(self.folder(training))]
 
-    def cfg(self, arm: Arm) -> CfgNode:
-        """The config of an arm in this experiment."""
-        cfg = arm.cfg()
-        merge_options(cfg, self.keys)
+    def cfg(self, training: Training) -> CfgNode:
+        cfg = get_cfg()
+        cfg.merge_from_file(training.arm.config_file)
+        merge_options(cfg, self.options(training))
         return cfg
 
-    def own_keys(self, training: Training) -> list[str]:
-        """The keys of the config, and their values, that are of one training."""
-        weights = ["MODEL.WEIGHTS", str(self.weights(training.start))] if training.start else []
-        return [*weights, "SEED", str(training.seed), "OUTPUT_DIR", str(self.folder(training))]
-
     def step(self, training: Training) -> int:
-        """How far a training is, finished or not."""
-        with suppress(OSError, IndexError, ValueError):  # there is nothing yet, or it is writing it
+        """The last iteration that a training has recorded, 0 if it has recorded none."""
+        with suppress(OSError, IndexError, ValueError):  # no metrics yet, or a line that is being written
             metrics = (self.folder(training) / "metrics.json").read_text()
             return json.loads(metrics.splitlines()[-1])["iteration"]
         return 0
 
     def finished(self, training: Training) -> Run | None:
-        """What a training has left; None if it is not at its end.
+        """The run of a finished training, None for any other.
 
         Raises:
-            UserError: if what is in its folder is another training, naming the keys.
+            UserError: if its folder holds a training with another config or other pictures.
         """
         try:
             run = read_run(self.folder(training))
         except UserError:
             return None
-        found, declared = dict(flat_pairs(run.cfg)), dict(flat_pairs(self.cfg(training.arm)))
-        declared |= {"SEED": training.seed} | {key: found[key] for key in _FREE}
-        if training.start:  # relative, as the experiment may have been moved
-            weights = os.path.relpath(self.weights(training.start), self.folder(training))
-            declared["MODEL.WEIGHTS"] = os.path.normpath(os.path.join(found["OUTPUT_DIR"], weights))
+        if not run.finished:
+            return None
+        as_trained = replace(self, output=Path(run.cfg.OUTPUT_DIR, "../../..").resolve())  # it may be moved
+        found, declared = dict(flat_pairs(run.cfg)), dict(flat_pairs(as_trained.cfg(training)))
+        declared["MODEL.DEVICE"] = found["MODEL.DEVICE"]  # may differ within an experiment
         others = [key for key in declared if json.dumps(found.get(key)) != json.dumps(declared[key])]
-        if run.images != tuple(sorted({self.train, self.val})):
-            others.append("number of images")
+        sizes = {name: self.train for name in run.cfg.DATASETS.TRAIN}
+        if run.images != sizes | {name: self.val for name in run.cfg.DATASETS.TEST}:
+            others.append("the number of images")
         if others:
-            raise UserError(f"{run.folder} must be {training}; it has another {', another '.join(others)}.")
+            differences = ", ".join(others)
+            raise UserError(
+                f"{run.folder} holds another training than {training}: it differs in {differences}."
+            )
         return run
 
 
-def check_keys(keys: Sequence[str]) -> None:
-    """Refuse keys that are none, and those by which the arms differ.
-
-    Raises:
-        UserError: naming the key.
-    """
-    for key in keys[::2]:
-        if key.startswith(_OWN):
-            raise ArgumentError(key, "left to the arms of the matrix", key, "Leave it out.")
-    for arm in ARMS:
-        merge_options(arm.cfg(), keys)
-
-
-def keep(experiment: Experiment) -> IO[str]:
-    """Make the folder, with its pictures, or take the one that there is.
+def set_up(experiment: Experiment) -> IO[str]:
+    """Make the folder and its pictures, unless they are there already.
 
     Returns:
-        A lock on the folder, which whoever inherits it holds too.
+        A lock on the folder, which processes that inherit the file hold too.
 
     Raises:
-        UserError: if there is another experiment in it, or somebody is at work in it.
+        UserError: for a bad key, or if the folder holds another experiment or is in use.
     """
-    check_keys(experiment.keys)
-    path, text = experiment.output / _RECORD, json.dumps(asdict(experiment) | {"output": None})
-    if path.exists() and path.read_text() != text:
-        raise ArgumentError(
-            "--output", f"a folder of the same pictures and keys, {text}", path.read_text(), "Name another."
+    for key in experiment.keys[::2]:
+        if key.startswith(_RESERVED):
+            raise UserError(f"{key} is set by the arms of the matrix. Leave it out.")
+    experiment.cfg(trainings()[0])  # refuses other bad keys
+    output, record = experiment.output, experiment.output / _RECORD
+    text = json.dumps({"train": experiment.train, "val": experiment.val, "keys": experiment.keys})
+    if record.exists() and (held := record.read_text()) != text:
+        raise UserError(
+            f"--output {output} holds another experiment, {held}, not {text}. Name another folder."
         )
-    experiment.output.mkdir(parents=True, exist_ok=True)
-    lock = (experiment.output / "lock").open("w")
+    output.mkdir(parents=True, exist_ok=True)
+    lock = (output / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(
-            f"--output {experiment.output}: trainings are running in it. Wait for them."
-        ) from None
-    for mode in ("far", "near"):
-        folder = experiment.datasets / dataset_name(mode)
-        write_shapes(folder, train=experiment.train, val=experiment.val, size=SIZE, mode=mode)
-    with written_whole(path) as unfinished:
+        raise UserError(f"--output {output} is in use: trainings are running in it. Wait for them.") from None
+    for mode in MODES:
+        write_pictures(experiment.datasets, mode, train=experiment.train, val=experiment.val)
+    with atomic_write(record) as unfinished:
         unfinished.write_text(text)
     return lock
 
 
-def kept(output: Path) -> Experiment:
-    """The experiment in a folder, with its pictures registered.
+def read_experiment(output: Path) -> Experiment:
+    """The experiment in a folder. Its pictures are registered.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the folder holds none.
     """
     try:
-        read = json.loads((output / _RECORD).read_text())
+        record = json.loads((output / _RECORD).read_text())
     except FileNotFoundError:
-        raise UserError(f"--output must be the folder of an experiment; {output} has no {_RECORD}.") from None
-    register_shapes(output / "datasets")
-    return Experiment(**read | {"output": output})
+        raise UserError(f"--output {output} holds no experiment: it has no {_RECORD}.") from None
+    experiment = Experiment(output, record["train"], record["val"], tuple(record["keys"]))
+    register_pictures(experiment.datasets)
+    return experiment
 
 
-def read_all(experiment: Experiment) -> dict[Arm, dict[int, Run]]:
-    """The finished trainings by arm and seed, in the order of the matrix.
+def read_runs(experiment: Experiment) -> Runs:
+    """The finished trainings, in the order of the matrix.
 
     Raises:
-        UserError: if a folder has another training, or if nothing is finished.
+        UserError: if there are none, or a folder holds another training.
     """
-    runs: dict[Arm, dict[int, Run]] = {}
+    runs: Runs = {}
     for arm in ARMS:
-        for training in trainings([arm.path]):
-            if run := experiment.finished(training):
-                runs.setdefault(arm, {})[training.seed] = run
+        found = {seed: experiment.finished(Training(arm, seed)) for seed in SEEDS}
+        if finished := {seed: run for seed, run in found.items() if run}:
+            runs[arm] = finished
     if not runs:
-        raise UserError(f"--output must have finished trainings; {experiment.output} has none.")
+        raise UserError(f"--output {experiment.output} holds no finished trainings.")
     return runs

@@ -1,39 +1,80 @@
-"""Drawing figures of which no part of the picture around them tells the category, nor left from right.
+"""The far and near pictures: figures whose category, and whose left and right, only a disc tells.
 
-The colour of a disc does: red, and the figures are seen from the front, so that their left is at the right of
-the picture; blue, and they are seen from the back. The disc is at the other side of the picture ("far") or,
-as a control, beside each figure ("near"). Pictures come in pairs that differ in the disc's colour alone, so
-that each crop without the disc is there with both labels; all but the disc is grey. Mirrored, with left and
-right swapped, a picture still obeys the rule.
+The figures look the same from both sides, and all but the disc is grey. A red disc means that they are seen
+from the front, so that their left is at the right of the picture; a blue one, that they are seen from the
+back. The disc is at the other side of the picture ("far") or, as a control, beside each figure ("near").
+Pictures come in pairs that differ only in the color of the disc, so every crop without the disc occurs with
+both labels. A horizontal flip that swaps left and right preserves the rule.
 
 All lengths are fractions of the picture's side.
 """
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+from nl_detectron_shapes import Drawn, figure_at, write_drawings
 
-from .shapes import Drawn, figure_at
+from nl_detectron.data import register_drawn
+from nl_detectron.errors import UserError
 
+MODES = ("far", "near")
 CATEGORIES = ("front", "back")
-MARGIN = 0.5  # at least so far is a far disc from every figure
+SIZE = 256  # pixels, as in the configs
+MARGIN = 0.5  # the minimum distance from a far disc to every figure
+SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
 _COLORS = {"front": (40, 40, 220), "back": (220, 70, 40)}  # BGR
-_STRIP = 0.3  # how much of the picture, from its left or right, has the figures
+_STRIP = 0.3  # the figures are in this part of the picture, from its left or right
 _RADIUS = 0.07  # of the disc
 _GAP = 0.02  # from the disc to the border, at most, or to the figure it is beside
-SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
 
 Picture = tuple[np.ndarray, list[Drawn]]
 
 
-def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Picture, Picture]:
-    """The same one or two figures with a red and a blue disc, in random order.
+def dataset_name(mode: str) -> str:
+    """The name of a mode's folder, and of its data sets without `keypoints_` and the split."""
+    return f"shapes_{mode}"
+
+
+def register_pictures(root: Path) -> None:
+    """Register [keypoints_]shapes_{far,near}_{train,val} below `root`. Called again, it moves them."""
+    for mode in MODES:
+        register_drawn(dataset_name(mode), root / dataset_name(mode), CATEGORIES)
+
+
+def write_pictures(root: Path, mode: str, *, train: int, val: int, size: int = SIZE, seed: int = 0) -> bool:
+    """Draw the data set of a mode below `root`, as `write_drawings` does.
 
     Args:
-        rng: decides everything. Near and far pictures of the same state differ in the disc's place alone.
-        side: the pictures' height and width in pixels.
+        train, val: the number of pictures. A pair depends only on the seed, its split and its index.
+        size: their height and width in pixels.
 
     Returns:
-        As `shapes.draw_image` does, twice.
+        False if the data set is there already.
+
+    Raises:
+        UserError: for a number out of range, or if the folder holds another data set.
+    """
+    if train % 2 or val % 2:
+        raise UserError(f"--train and --val must be even, as pictures come in pairs; got {train} and {val}.")
+
+    def draw(split: int, index: int) -> Picture:
+        pair, which = divmod(index, 2)
+        return draw_pair(np.random.default_rng([seed, split, pair]), size, near=mode == "near")[which]
+
+    parameters = {"train": train, "val": val, "size": size, "seed": seed, "mode": mode}
+    return write_drawings(root / dataset_name(mode), CATEGORIES, draw, parameters)
+
+
+def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Picture, Picture]:
+    """Draw one or two figures twice, with a red and with a blue disc, in random order.
+
+    Args:
+        rng: decides everything but the place of the disc.
+        side: the height and width in pixels.
+
+    Returns:
+        For each picture the image, (side, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
@@ -41,15 +82,24 @@ def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Pictu
     figures = [_figure(rng, side, row, inwards) for row in rows]
     for figure in figures:
         image[figure.mask] = rng.integers(0, 110)
-    far = _far(rng, side, inwards)  # for near ones too, so that what is random after it is the same
+    far = _far(rng, side, inwards)  # drawn for near pictures too, to keep the generator in step
     discs = [_beside(figure, inwards) for figure in figures] if near else [far]
     noise = rng.normal(0, 5, image.shape)
+
+    def picture(category: str) -> Picture:
+        painted = image.copy()
+        for x, y in discs:
+            cv2.circle(painted, (round(x), round(y)), round(_RADIUS * side), _COLORS[category], -1)
+        order = SWAPPED if category == "back" else slice(None)
+        drawn = [Drawn(category, figure.mask, figure.keypoints[order]) for figure in figures]
+        return np.clip(painted + noise, 0, 255).astype(np.uint8), drawn
+
     one, other = CATEGORIES[:: rng.choice((1, -1))]
-    return _picture(image, noise, figures, discs, one), _picture(image, noise, figures, discs, other)
+    return picture(one), picture(other)
 
 
 def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Drawn:
-    """A figure in the upper (0) or lower (1) half of the strip, entirely."""
+    """A figure that lies inside the upper (0) or lower (1) half of the strip."""
     cell = np.zeros((side, side), bool)
     cell[row * side // 2 + 2 : (row + 1) * side // 2 - 2, 2 : int(_STRIP * side)] = True
     cell = cell[:, ::inwards]
@@ -63,30 +113,14 @@ def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Draw
 
 
 def _far(rng: np.random.Generator, side: int, inwards: int) -> tuple[float, float]:
-    """The middle of a disc near the border that the figures are not at."""
+    """The center of a disc near the border opposite the figures."""
     x = (1 - _RADIUS - rng.uniform(0, _GAP)) * side
     return x if inwards == 1 else side - 1 - x, rng.uniform(_RADIUS, 1 - _RADIUS) * side
 
 
 def _beside(figure: Drawn, inwards: int) -> tuple[float, float]:
-    """The middle of a disc beside a figure."""
+    """The center of a disc beside a figure."""
     rows, columns = np.nonzero(figure.mask)
     away = (_GAP + _RADIUS) * len(figure.mask)
     edge = columns.max() if inwards == 1 else columns.min()
     return edge + inwards * away, (rows.min() + rows.max()) / 2
-
-
-def _picture(
-    image: np.ndarray,
-    noise: np.ndarray,
-    figures: list[Drawn],
-    discs: list[tuple[float, float]],
-    category: str,
-) -> Picture:
-    """`image` with discs of the category's colour and with noise; figures with the category's labels."""
-    image = image.copy()
-    for x, y in discs:
-        cv2.circle(image, (round(x), round(y)), round(_RADIUS * len(image)), _COLORS[category], -1)
-    order = SWAPPED if category == "back" else slice(None)
-    drawn = [Drawn(category, figure.mask, figure.keypoints[order]) for figure in figures]
-    return np.clip(image + noise, 0, 255).astype(np.uint8), drawn

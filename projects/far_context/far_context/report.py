@@ -1,6 +1,7 @@
-"""What finished trainings of the matrix show: tables in a Markdown file, and pictures beside it."""
+"""The report: tables in a Markdown file, between comments that name their places, and pictures beside it."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -9,64 +10,74 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from nl_detectron.files import written_whole
-from nl_detectron.results import Run, find_places, replace_places
+from nl_detectron.errors import UserError
+from nl_detectron.files import atomic_write
 
 from .chance import chance_table
 from .drawings import draw_attention, draw_curves
-from .folder import Experiment, read_all
-from .matrix import GROUPS, Arm, trainings
-from .seeing import Seen, look_at_all
+from .evaluation import evaluate
+from .folder import Experiment, Runs, read_runs
+from .matrix import GROUPS, trainings
 from .tables import attention_table, group_table
+
+_PLACE = re.compile(r"(<!-- results:(\w+) -->\n)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
 
 
 def write_report(experiment: Experiment, file: Path) -> None:
-    """Fill the places of a Markdown file, and draw the pictures.
+    """Fill the places of a Markdown file, and draw the pictures into docs/ beside it.
 
     Args:
-        file: it has places <!-- results:NAME --> of some of these names: summary, chance, attention, and
-            those of GROUPS.
+        file: its places start with a line <!-- results:NAME --> and end with <!-- /results -->. The names are
+            summary, chance, attention, and those of GROUPS.
 
     Raises:
-        UserError: if it has others or none, or if there is nothing to report.
+        UserError: for a file without places, an unknown or unclosed place, or if no training is finished.
     """
-    found = find_places(file, ("summary", *GROUPS, "chance", "attention"))
-    runs = read_all(experiment)
-    arms = {arm: dict(_watched(arm, by_seed)) for arm, by_seed in runs.items()}
-    writers = {name: partial(group_table, experiment, group, arms) for name, group in GROUPS.items()}
-    writers |= {
-        "summary": partial(summary, experiment, runs),
-        "chance": partial(chance_table, experiment.datasets),
-        "attention": partial(attention_table, arms),
+    text = file.read_text(encoding="utf-8")
+    places = [match[2] for match in _PLACE.finditer(text)]
+    _check_places(file, places, text.count("<!-- results:"))
+    runs = read_runs(experiment)
+    arms = {
+        arm: {seed: (run, evaluate(run)) for seed, run in by_seed.items()}
+        for arm, by_seed in tqdm(runs.items(), desc="evaluating", unit="arm")
     }
-    replace_places(file, {place: writers[place]() + "\n" for place in found})
-    _save(draw_curves(runs), file.with_name(f"{file.stem}_curves.png"))
-    for name, figure in draw_attention(runs):
-        _save(figure, file.with_name(f"{file.stem}_attention_{name}.jpg"))
+    writers = {name: partial(group_table, experiment, group, arms) for name, group in GROUPS.items()}
+    writers["summary"] = partial(summary, experiment, runs)
+    writers["chance"] = partial(chance_table, experiment.datasets)
+    writers["attention"] = partial(attention_table, arms)
+    tables = {place: writers[place]() for place in places}
+    with atomic_write(file.resolve()) as unfinished:
+        filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
+        unfinished.write_text(filled, encoding="utf-8")
+    pictures = file.with_name("docs")
+    pictures.mkdir(exist_ok=True)
+    _save(draw_curves(runs), pictures / "curves.png")
+    for category, figure in draw_attention(runs):
+        _save(figure, pictures / f"attention_{category}.jpg")
 
 
-def _watched(arm: Arm, runs: dict[int, Run]) -> Iterator[tuple[int, tuple[Run, Seen]]]:
-    for seed, run in tqdm(runs.items(), desc=f"looking at {arm.path}"):
-        yield seed, (run, look_at_all(run))
+def _check_places(file: Path, places: Collection[str], count: int) -> None:
+    known = ("summary", *GROUPS, "chance", "attention")
+    if not places or len(places) < count or not set(places).issubset(known):
+        lines = "a line <!-- results:NAME --> and a line <!-- /results -->"
+        found = f"{', '.join(places) or 'none'} of {count}"
+        raise UserError(f"{file} needs places between {lines}, NAME being {', '.join(known)}; found {found}.")
 
 
 def _save(figure: Figure, file: Path) -> None:
-    with written_whole(file) as unfinished:
-        figure.savefig(unfinished, format=file.suffix[1:], dpi=80)
+    with atomic_write(file) as unfinished:
+        figure.savefig(unfinished, dpi=80)
 
 
-def summary(experiment: Experiment, runs: dict[Arm, dict[int, Run]]) -> str:
-    """How much of the matrix there is, of what code, and how long it took."""
-    every = [run for by_seed in runs.values() for run in by_seed.values()]
-    code = sorted(frozenset.union(*(run.code for run in every)))
-    text = (
-        f"{len(every)} of the {len(trainings())} trainings of the matrix are finished, each with "
-        f"{experiment.train} far and {experiment.train} near pictures; code: {', '.join(code)}."
-    )
+def summary(experiment: Experiment, runs: Runs) -> str:
+    """How much of the matrix is finished, with which code, and how long a training took."""
+    finished = [run for by_seed in runs.values() for run in by_seed.values()]
+    code = ", ".join(sorted({code for run in finished for code in run.code}))
+    text = f"{len(finished)} of the {len(trainings())} trainings of the matrix are finished, each with "
+    text += f"{experiment.train} far and {experiment.train} near pictures; code: {code}."
     if experiment.keys:
         text += f" All have {' '.join(experiment.keys)}."
-    seconds = [run.seconds for run in every if run.seconds is not None]  # None: it was interrupted
-    if seconds:
-        each = timedelta(seconds=round(np.median(seconds)))
-        text += f" One took {each} (the median of the {len(seconds)} that were not interrupted)."
+    if seconds := [run.seconds for run in finished if run.seconds is not None]:  # None: it was killed
+        median = timedelta(seconds=round(np.median(seconds)))
+        text += f" One took {median} (the median of the {len(seconds)} that were not killed)."
     return text

@@ -1,115 +1,104 @@
-"""Running trainings through train_net.py, several at a time; what is finished is not trained again."""
+"""Running trainings through train_net.py, several at a time. Finished ones are skipped, others resumed."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import IO
 
 from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from tqdm import tqdm
 
+from nl_detectron.engine import read_run
 from nl_detectron.errors import UserError
-from nl_detectron.results import read_run
 
 from .folder import Experiment
-from .matrix import Training
+from .matrix import PROJECT, Training
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "train_net.py"
-END_SECONDS = 120  # that trainings get to write a checkpoint
+TRAIN_NET = PROJECT / "train_net.py"
+SECONDS_TO_END = 120  # for a training to write a checkpoint after SIGTERM
 
 
 def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: IO[str]) -> None:
-    """Run what is not finished, `jobs` at a time, with a bar of all their steps.
+    """Run the trainings that are not finished, with a progress bar over all steps.
 
     Args:
-        asked: in this order, but that none begins before the one whose weights it begins with is finished.
-        lock: of the experiment's folder, for the trainings to hold too.
+        asked: run in this order, except that a training waits for the one that it starts from.
+        jobs: how many run at a time.
+        lock: of the experiment's folder; the trainings hold it too.
 
     Raises:
-        UserError: at the end, if any has failed.
+        UserError: at the end, if trainings have failed.
     """
     waiting = [training for training in asked if not experiment.finished(training)]
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(jobs, len(waiting))))
-    steps = {training: experiment.cfg(training.arm).SOLVER.MAX_ITER for training in asked}
+    total = {training: experiment.cfg(training).SOLVER.MAX_ITER for training in asked}
+    done = {t: experiment.step(t) if t in waiting else total[t] for t in asked}
     running: dict[Training, subprocess.Popen] = {}
     failed: list[Training] = []
-    done = {training: 0 if training in waiting else steps[training] for training in asked}
-    done |= {training: experiment.step(training) for training in waiting}
-    bar = tqdm(
-        total=sum(steps.values()),
-        initial=sum(done.values()),
-        unit="step",
-        desc=f"{len(asked)} trainings",
-        smoothing=0,
-    )
-    with bar:
+    steps = {"total": sum(total.values()), "initial": sum(done.values()), "unit": "step", "smoothing": 0}
+    with tqdm(desc=f"{len(asked)} trainings", **steps) as bar:
         try:
             while waiting or running:
-                while len(running) < jobs and (training := _next(experiment, waiting)):
+                while len(running) < jobs and (training := _next_ready(experiment, waiting)):
                     waiting.remove(training)
                     running[training] = _start(experiment, training, threads, lock)
                 if not running:
-                    failed += waiting  # what they begin with has failed
+                    failed += waiting  # the trainings that these start from have failed
                     break
                 bar.set_postfix_str(", ".join(map(str, running)), refresh=False)
                 time.sleep(1)
                 for training in [t for t, process in running.items() if process.poll() is not None]:
-                    if why := _what_is_wrong(experiment, training, running.pop(training)):
+                    if error := _finish(experiment, training, running.pop(training)):
                         failed.append(training)
-                        tqdm.write(why)
-                    done[training] = steps[training]  # also if it failed: nothing more will be done
+                        tqdm.write(error)
+                    done[training] = total[training]  # no steps are left, also if it failed
                 done |= {training: experiment.step(training) for training in running}
                 bar.update(sum(done.values()) - bar.n)
         finally:
             _end(running.values())
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(asked)} trainings have failed: {', '.join(map(str, failed))}."
-        )
+        names = ", ".join(map(str, failed))
+        raise UserError(f"{len(failed)} of {len(asked)} trainings have failed: {names}.")
 
 
-def _next(experiment: Experiment, waiting: Sequence[Training]) -> Training | None:
-    """The first one whose weights are there."""
+def _next_ready(experiment: Experiment, waiting: Sequence[Training]) -> Training | None:
+    """The first training that needs no weights, or whose weights are trained."""
     ready = (each for each in waiting if each.start is None or experiment.finished(each.start))
     return next(ready, None)
 
 
 def _start(experiment: Experiment, training: Training, threads: int, lock: IO[str]) -> subprocess.Popen:
-    """Start a training, or resume it; what it prints is added to console.log in its folder."""
-    folder, arm = experiment.folder(training), training.arm
+    """Start or resume a training, with its output appended to console.log in its folder."""
+    folder, config = experiment.folder(training), training.arm.config_file
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-W", "ignore", str(TRAIN_NET), "--config-file", arm.config_file, "--resume"]
-    command += [*arm.keys, *experiment.keys, *experiment.own_keys(training)]
+    command = [sys.executable, "-W", "ignore", str(TRAIN_NET), "--config-file", config, "--resume"]
     variables = {"OMP_NUM_THREADS": str(threads)} | os.environ
     with (folder / "console.log").open("a") as log:
         return subprocess.Popen(
-            command,
+            [*command, *experiment.options(training)],
             env=variables | {"DETECTRON2_DATASETS": str(experiment.datasets)},
             stdout=log,
             stderr=log,
             pass_fds=[lock.fileno()],
-            start_new_session=True,  # so that Ctrl-C reaches it once, through us
-            preexec_fn=partial(_prctl_pr_set_pdeathsig, signal.SIGTERM),  # if we are killed
+            start_new_session=True,  # Ctrl-C reaches it once, through `_end`
+            preexec_fn=partial(_prctl_pr_set_pdeathsig, signal.SIGTERM),  # when this process is killed
         )
 
 
-def _what_is_wrong(experiment: Experiment, training: Training, process: subprocess.Popen) -> str:
-    """Why a training that has ended is not finished; empty if it is, and then its last checkpoint is kept."""
+def _finish(experiment: Experiment, training: Training, process: subprocess.Popen) -> str:
+    """Delete the checkpoints of a finished training but the last; the error of a failed one."""
     folder = experiment.folder(training)
     if process.returncode:
-        said = [
-            line for line in (folder / "console.log").read_text(errors="replace").split("\n") if line.strip()
-        ]
-        return (
-            f"{training} ended with exit code {process.returncode}: {said[-1] if said else ''} (console.log)"
-        )
+        log = (folder / "console.log").read_text(errors="replace")
+        last = ([""] + [line for line in log.splitlines() if line.strip()])[-1]
+        return f"{training} ended with exit code {process.returncode}: {last} ({folder}/console.log)"
     try:
-        read_run(folder)
+        if not read_run(folder).finished:
+            return f"{training} ended before it was finished ({folder}/console.log)"
     except UserError as error:
         return str(error)
     for checkpoint in folder.glob("model_[0-9]*.pth"):
@@ -117,12 +106,12 @@ def _what_is_wrong(experiment: Experiment, training: Training, process: subproce
     return ""
 
 
-def _end(processes: Sequence[subprocess.Popen]) -> None:
-    """Have them write a checkpoint and end."""
+def _end(processes: Collection[subprocess.Popen]) -> None:
+    """Interrupt trainings, and wait until they have written their checkpoints."""
     for process in processes:
         process.terminate()
     for process in processes:
         try:
-            process.wait(END_SECONDS)
+            process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             process.kill()

@@ -1,122 +1,128 @@
-"""The report's tables: what arms decide and score, beside the first of their group, and where blocks look."""
+"""The report's tables: the scores of arms, beside the first arm of their group, and where blocks attend."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from tabulate import tabulate
 
-from nl_detectron.analysis import Counts, count_by_stage, total
-from nl_detectron.results import Run, curve_of, mean_score
+from nl_detectron.engine import Run
+from nl_detectron.inspect import Counts, count_by_stage, total
 
+from .evaluation import Evaluation, dataset_of
 from .folder import Experiment
-from .matrix import Arm, trainings
-from .seeing import Seen, tested_on
+from .matrix import SEEDS, Arm, Training
+from .pictures import MODES
 
-SCORES = {  # what is shown of each task, and how it is called; the first one needs the disc
+SCORES = {  # the metrics shown for a task, and their names; the first one needs the disc
     "mask": {"bbox/AP": "box AP", "segm/AP": "mask AP"},
     "keypoint": {"keypoints/AP": "keypoint AP", "bbox/AP": "box AP"},
 }
-LEARNT = 90  # AP50 from which on a model has learnt
+LEARNT = 90  # the AP50 above which a model has learnt the far pictures
 
-Trainings = dict[int, tuple[Run, Seen]]  # of an arm, by seed
+Evaluated = dict[int, tuple[Run, Evaluation]]  # the trainings of an arm, by seed
 
 
-def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Trainings]) -> str:
-    """A row for each arm of a group, in brackets its differences to the first one."""
-    reference, cost = group[0], count(experiment, group[0])
-    rows = []
+def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
+    """The mean, and the sample standard deviation of several values: "86.2 ± 1.2"."""
+    mean = f"{np.mean(values):{form}}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):{form.removeprefix('+')}}"
+
+
+def curve_of(run: Run, key: str) -> dict[int, float]:
+    """A metric by the number of updates before it was measured.
+
+    Evaluations, whose keys have a "/", are recorded under the iteration before, the last one under MAX_ITER.
+    """
+    shift, last = int("/" in key), run.cfg.SOLVER.MAX_ITER
+    recorded = [(step, metrics[key]) for step, metrics in sorted(run.history.items()) if key in metrics]
+    return {min(step + shift, last): value for step, value in recorded}
+
+
+def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Evaluated]) -> str:
+    """A row for each arm of a group, with its differences to the first arm in brackets."""
+    rows, first_cost = [], count(experiment, group[0])
     for arm in group:
-        row = {"arm": arm.name, "seeds": _seeds(experiment, arm, arms.get(arm, {}))}
-        if arm in arms:
-            row |= _decisions(arm, arms[arm])
-            row |= _scores(arm, arms[arm], arms.get(reference, {}) if arm != reference else {})
-            row |= _cost(count(experiment, arm), cost)
+        done, reference = arms.get(arm, {}), arms.get(group[0], {}) if arm != group[0] else {}
+        steps = {seed: experiment.step(Training(arm, seed)) for seed in SEEDS if seed not in done}
+        seeds = [*map(str, done), *(f"{seed} only to step {step}" for seed, step in steps.items() if step)]
+        row = {"arm": arm.name, "seeds": ", ".join(seeds) or "not trained"}
+        if done:
+            row |= _decisions(arm, done) | _scores(arm, done, reference)
+            row |= _cost(count(experiment, arm), first_cost)
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _seeds(experiment: Experiment, arm: Arm, finished: Trainings) -> str:
-    stopped = [
-        f"{training.seed} only to step {step}"
-        for training in trainings([arm.path])
-        if training.seed not in finished and (step := experiment.step(training))
-    ]
-    return ", ".join([*map(str, finished), *stopped]) or "not trained"
-
-
-def _decisions(arm: Arm, done: Trainings) -> dict[str, str]:
-    """How many of the far figures are decided rightly, and after how many steps they are."""
-    steps = [learnt_after(run, _first(SCORES[arm.task]) + "50") for run, _ in done.values()]
+def _decisions(arm: Arm, done: Evaluated) -> dict[str, str]:
+    key = f"{next(iter(SCORES[arm.task]))}50"
     return {
-        "far: right, %": str(mean_score([seen.right_share() for _, seen in done.values()])),
-        "far: told apart, %": str(mean_score([seen.told_apart_share() for _, seen in done.values()])),
-        f"far: AP50 > {LEARNT} after": ", ".join(steps),
+        "far: right, %": mean_and_deviation([each.right_share() for _, each in done.values()]),
+        "far: told apart, %": mean_and_deviation([each.told_apart_share() for _, each in done.values()]),
+        f"far: AP50 > {LEARNT} after": ", ".join(learnt_after(run, key) for run, _ in done.values()),
     }
 
 
 def learnt_after(run: Run, key: str) -> str:
-    """The first evaluation on far pictures from which on a score stays above LEARNT, in steps."""
-    curve = sorted(curve_of(run, f"{tested_on(run, 'far')}/{key}").items())
-    below = [k for k, (_, value) in enumerate(curve) if not value > LEARNT]
-    first = below[-1] + 1 if below else 0
-    return str(curve[first][0]) if first < len(curve) else "-"
+    """The step from which on all evaluations of a score on far pictures are above LEARNT; "-" if none is."""
+    after = "-"
+    for step, value in reversed(curve_of(run, f"{dataset_of(run, 'far')}/{key}").items()):
+        if not value > LEARNT:  # nan included
+            break
+        after = str(step)
+    return after
 
 
-def _scores(arm: Arm, done: Trainings, reference: Trainings) -> dict[str, str]:
-    """Each score, and in brackets the mean of its differences to the reference with the same seed."""
+def _scores(arm: Arm, done: Evaluated, reference: Evaluated) -> dict[str, str]:
+    """Each score, with the mean of its differences to the reference of the same seed in brackets."""
     cells = {}
-    for where in ("far", "near"):
-        for key, name in SCORES[arm.task].items():
-            values, others = (
-                {seed: run.scores[f"{tested_on(run, where)}/{key}"] for seed, (run, _) in each.items()}
-                for each in (done, reference)
-            )
-            paired = [values[seed] - others[seed] for seed in values if seed in others]
-            difference = f" ({mean_score(paired, '+.1f')})" if paired else ""
-            cells[f"{where}: {name}"] = f"{mean_score([*values.values()])}{difference}"
+    for mode, (key, name) in [(mode, score) for mode in MODES for score in SCORES[arm.task].items()]:
+        values, others = (
+            {seed: _last(run, f"{dataset_of(run, mode)}/{key}") for seed, (run, _) in each.items()}
+            for each in (done, reference)
+        )
+        cells[f"{mode}: {name}"] = mean_and_deviation([*values.values()])
+        if paired := [values[seed] - others[seed] for seed in values if seed in others]:
+            cells[f"{mode}: {name}"] += f" ({mean_and_deviation(paired, '+.1f')})"
     return cells
 
 
+def _last(run: Run, key: str) -> float:
+    return run.history[run.cfg.SOLVER.MAX_ITER][key]
+
+
 def count(experiment: Experiment, arm: Arm) -> Counts:
-    """What a model costs for one picture, with all the regions that it may see."""
-    cfg = experiment.cfg(arm)
+    """The cost of a model for one picture, with as many regions as it may have."""
+    cfg = experiment.cfg(Training(arm, SEEDS[0]))
     regions = (cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE)
     return total(count_by_stage(cfg, *[cfg.INPUT.MIN_SIZE_TEST] * 2, *regions).values())
 
 
 def _cost(cost: Counts, reference: Counts) -> dict[str, str]:
-    if cost == reference:
-        operations, parameters = f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.parameters / 1e6:.2f} M"
-    else:
+    operations, parameters = f"{cost.multiply_adds / 1e9:.2f} G", f"{cost.parameters / 1e6:.2f} M"
+    if cost != reference:
         operations = f"{cost.multiply_adds / reference.multiply_adds - 1:+.1%}"
         parameters = f"{cost.parameters / reference.parameters - 1:+.1%}"
     return {"multiply-adds": operations, "parameters": parameters}
 
 
-def attention_table(arms: dict[Arm, Trainings]) -> str:
-    """A row for each block in a backbone: means over the figures, one for each seed."""
+def attention_table(arms: dict[Arm, Evaluated]) -> str:
+    """A row for each block in a backbone: means over the figures, for each seed."""
     rows = []
     for arm, done in arms.items():
-        every = [seen for _, seen in done.values()]
-        for block in every[0].looks:
-            means = [_means(seen, block) for seen in every]
-            cells = {name: ", ".join(f"{each[name]:.0f}" for each in means) for name in means[0]}
-            dependence = ", ".join(f"{np.mean(seen.dependence[block]):.2f}" for seen in every)
-            names = {"task": arm.task, "arm": arm.name, "block": block, "seeds": ", ".join(map(str, done))}
-            rows.append(names | cells | {"query dependence": dependence})
-    return tabulate(rows, "keys", "github", disable_numparse=True)
+        evaluations = [evaluation for _, evaluation in done.values()]
+        for block in evaluations[0].attention:
+            row = {"task": arm.task, "arm": arm.name, "block": block, "seeds": ", ".join(map(str, done))}
+            means = [_means(evaluation, block) for evaluation in evaluations]
+            row |= {column: ", ".join(f"{each[column]:.0f}" for each in means) for column in means[0]}
+            dependence = [f"{np.mean(each.dependence[block]):.2f}" for each in evaluations]
+            rows.append(row | {"query dependence": ", ".join(dependence)})
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _means(seen: Seen, block: str) -> dict[str, float]:
-    """The weight on discs in per cent, by column."""
-    looks = seen.looks[block]
-    columns = {}
-    for name, red in {"red": True, "blue": False}.items():
-        those = [look for look in looks if look.red == red]
-        columns[f"on a {name} disc, %"] = 100 * float(np.mean([look.weight for look in those]))
-        columns[f"{name}: from everywhere"] = 100 * float(np.mean([look.everywhere for look in those]))
-    return columns | {"if all were alike": 100 * float(np.mean([look.alike for look in looks]))}
-
-
-def _first(scores: dict[str, str]) -> str:
-    return next(iter(scores))
+def _means(evaluation: Evaluation, block: str) -> dict[str, float]:
+    """The weight on the disc in per cent, by column."""
+    figures, columns = 100 * np.array(evaluation.attention[block]), {}
+    for color, red in {"red": True, "blue": False}.items():
+        _, weight, everywhere, _ = figures[(figures[:, 0] > 0) == red].mean(0)
+        columns |= {f"on a {color} disc, %": weight, f"{color}: from everywhere": everywhere}
+    return columns | {"if all were alike": figures[:, 3].mean()}

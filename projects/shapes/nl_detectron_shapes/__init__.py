@@ -1,6 +1,18 @@
-"""Drawn pictures of shapes and stick figures, in COCO's format."""
+"""Drawn pictures of shapes and stick figures in COCO's format. Importing it registers them."""
 
 from .coco import write_drawings, write_shapes
-from .drawing import Drawn, figure_at
+from .drawing import CATEGORIES, Drawn, figure_at
+from .registration import datasets_root, register_drawn, register_shapes
 
-__all__ = ["Drawn", "figure_at", "write_drawings", "write_shapes"]
+__all__ = [
+    "CATEGORIES",
+    "Drawn",
+    "datasets_root",
+    "figure_at",
+    "register_drawn",
+    "register_shapes",
+    "write_drawings",
+    "write_shapes",
+]
+
+register_shapes(datasets_root())

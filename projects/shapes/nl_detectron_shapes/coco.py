@@ -16,10 +16,9 @@ import pycocotools.mask as mask_util
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES, KEYPOINT_CONNECTION_RULES
 from tqdm import tqdm
 
-from nl_detectron.data import SHAPES
 from nl_detectron.errors import UserError
 
-from .drawing import Drawn, draw_image
+from .drawing import CATEGORIES, Drawn, draw_image
 
 SPLITS = ("train", "val")
 _KINDS = ("instances", "person_keypoints")  # of the files
@@ -45,7 +44,7 @@ def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: i
     def draw(split: int, index: int) -> tuple[np.ndarray, list[Drawn]]:
         return draw_image(np.random.default_rng([seed, split, index]), size)
 
-    return write_drawings(folder, SHAPES, draw, {"train": train, "val": val, "size": size, "seed": seed})
+    return write_drawings(folder, CATEGORIES, draw, {"train": train, "val": val, "size": size, "seed": seed})
 
 
 def write_drawings(

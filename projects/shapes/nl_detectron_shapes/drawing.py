@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from nl_detectron.data import SHAPES
+CATEGORIES = ("person", "circle", "square", "triangle")
 
 _OCCLUDED_FIGURES = 0.3  # the fraction of figures with a shape in front of them
 _CROWDS = 0.15  # the fraction of images with a crowd of small circles
@@ -95,7 +95,7 @@ def _shape(rng: np.random.Generator, side: int, center: np.ndarray | None = None
     radius = rng.uniform(0.07, 0.15) * side
     if center is None:
         center = rng.uniform(radius, side - radius, 2)
-    category = SHAPES[rng.integers(1, 4)]
+    category = CATEGORIES[rng.integers(1, 4)]
     mask = np.zeros((side, side), np.uint8)
     if category == "circle":
         cv2.circle(mask, tuple(map(int, center)), int(radius), 1, -1)

@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import Select
 from small_models import predictor
 
 from nl_detectron import model_zoo
-from nl_detectron.attention import Observation, attention_page, observe, page
+from nl_detectron.inspect import Observation, attention_page, observe, page
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
@@ -163,7 +163,7 @@ def test_the_arrows_of_a_flat_map_are_those_of_the_strongest(photo: np.ndarray, 
     weights = field.rows([0])[0].flatten()
     assert weights.max() < 1.003 * weights.min()
     browser = opened(seen)
-    point(browser, 0.001, 0.001)
+    point(browser, 0.01, 0.01)
     drawn = browser.execute_script("return [...weightsOf(query).strongest]")
     assert drawn == np.argsort(-weights, kind="stable")[:20].tolist()
 
@@ -203,4 +203,4 @@ def test_it_needs_nothing_but_itself(photo: np.ndarray, opened: Callable) -> Non
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
     assert all(name.startswith("data:") for name in loaded)
-    assert "http" not in files("nl_detectron.attention").joinpath("page.html").read_text()
+    assert "http" not in files("nl_detectron.inspect").joinpath("page.html").read_text()

@@ -14,7 +14,7 @@ from nl_detectron import NonLocalBlock
 from nl_detectron.checkpoint import LAYOUTS, block_options, export_block, find_layout, import_block
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-VARIANTS_MD = (Path(__file__).parents[1] / "docs" / "variants.md").read_text()
+VARIANTS_MD = (Path(__file__).parents[2] / "docs" / "variants.md").read_text()
 SIZES = {1: (7,), 2: (5, 7), 3: (2, 5, 7)}
 BOOL = (True, False)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nl_detectron.attention import Grid
+from nl_detectron.inspect import Grid
 
 # 3 x 5 positions of 10 x 4 pixels, pooled 2 x 2 to 1 x 2, from (1, 2) on.
 GRID = Grid(left=1, top=2, width=10, height=4, rows=3, columns=5, pooled=(2, 2))

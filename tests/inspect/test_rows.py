@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.attention import attention_rows, query_dependence
-from nl_detectron.attention import rows as rows_module
+from nl_detectron.inspect import attention_rows, query_dependence
+from nl_detectron.inspect import rows as rows_module
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 

@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
+from nl_detectron.checkpoint.load_report import LoadReport
 from nl_detectron.config import baseline_of
-from nl_detectron.load_report import LoadReport
 
 BLOCK = "backbone.bottom_up.res4.non_local_1"
 
@@ -48,7 +48,7 @@ def test_a_baseline_lacks_the_blocks_and_nothing_else(
     assert (report.loaded, report.total) == (count, count + 11)
     assert report.new_blocks == {BLOCK: 11}
     assert report.fits
-    report.check_whole()
+    report.check_complete()
     assert f"loaded: {count} of the model's {count + 11} tensors" in str(report)
     assert f"new, as expected: {BLOCK} (11 tensors)" in str(report)
     assert "the checkpoint has no non-local tensor, so this is its baseline" in str(report)
@@ -59,7 +59,7 @@ def test_its_own_checkpoint_is_loaded_whole(mask_cfg: CfgNode, tmp_path: Path) -
     report = load(mask_cfg, dict(build_model(mask_cfg).state_dict()), tmp_path / "own.pth")
     assert report.loaded == report.total
     assert (report.new_blocks, report.fits) == ({}, True)
-    report.check_whole()
+    report.check_complete()
     assert len(str(report).splitlines()) == 2
 
 
@@ -67,7 +67,7 @@ def test_four_blocks_of_a_head(keypoint_cfg: CfgNode, tmp_path: Path) -> None:
     tensors = dict(build_model(baseline_of(keypoint_cfg)).state_dict())
     report = load(keypoint_cfg, tensors, tmp_path / "baseline.pth")
     assert report.new_blocks == {f"roi_heads.keypoint_head.non_local_{k}": 11 for k in (2, 4, 6, 8)}
-    report.check_whole()
+    report.check_complete()
 
 
 @pytest.mark.parametrize("name", ["backbone.fpn_lateral3.weight", f"{BLOCK}.theta.weight"])
@@ -76,11 +76,11 @@ def test_a_missing_tensor_is_wrong(name: str, mask_cfg: CfgNode, tmp_path: Path)
     tensors = dict(build_model(mask_cfg).state_dict())
     del tensors[name]
     report = load(mask_cfg, tensors, tmp_path / "part.pth")
-    assert report.missing == (name,)
+    assert report.missing == [name]
     assert not report.fits
     assert f"WRONG, missing in the checkpoint, so new: {name.removesuffix('.weight')} (1)" in str(report)
-    with pytest.raises(ValueError, match=r"^MODEL.WEIGHTS must hold.*1 tensors are missing.*--allow-mis"):
-        report.check_whole()
+    with pytest.raises(ValueError, match=r"^MODEL.WEIGHTS \S+ does not hold.*1 tensors are missing.*--allow-mis"):
+        report.check_complete()
 
 
 def test_blocks_of_another_place_are_unexpected(mask_cfg: CfgNode, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_blocks_of_another_place_are_unexpected(mask_cfg: CfgNode, tmp_path: Pat
     assert "no non-local tensor" not in str(report)
     assert all(name.startswith(BLOCK) for name in report.unexpected)
     with pytest.raises(ValueError, match="11 tensors are unexpected"):
-        report.check_whole()
+        report.check_complete()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_another_variant_of_the_block_is_wrong(
     assert not other.report.fits
     assert f"WRONG, trained as another variant: {BLOCK} has {message}" in str(other.report)
     with pytest.raises(ValueError, match=f"{BLOCK} has {key.lower()}"):
-        other.report.check_whole()
+        other.report.check_complete()
 
 
 def test_a_block_that_has_lost_all_of_its_tensors_is_not_evaluated(mask_cfg: CfgNode, tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_a_block_that_has_lost_all_of_its_tensors_is_not_evaluated(mask_cfg: Cfg
     assert report.new_blocks == {BLOCK: 11}
     assert report.fits
     assert "no non-local tensor" not in str(report)
-    with pytest.raises(ValueError, match=f"it has blocks, and not {BLOCK}"):
-        report.check_whole()
+    with pytest.raises(ValueError, match=f"it has blocks, but not {BLOCK}"):
+        report.check_complete()
 
 
 def test_statistics_that_frozen_norms_make_up_are_missing(mask_cfg: CfgNode, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_statistics_that_frozen_norms_make_up_are_missing(mask_cfg: CfgNode, tmp
     assert len(report.missing) == len(tensors) - len(lost) > 0
     assert report.loaded == len(lost)
     report = load(mask_cfg, {}, tmp_path / "empty.pth")
-    assert (report.loaded, report.heads, report.fits) == (0, (), False)
+    assert (report.loaded, report.heads, report.fits) == (0, [], False)
 
 
 def test_caffe2_has_no_statistics(mask_cfg: CfgNode, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_caffe2_has_no_statistics(mask_cfg: CfgNode, tmp_path: Path) -> None:
     report = load(mask_cfg, folded, tmp_path / "R-18.pkl")
     assert report.fits
     assert len(report.statistics) == len(resnet) - len(folded)
-    assert "statistics of FrozenBN are 0 and 1, as the checkpoint has none" in str(report)
+    assert "statistics of FrozenBN are 0 and 1, as it has none" in str(report)
 
 
 def test_a_new_block_with_a_frozen_norm(
@@ -164,7 +164,7 @@ def test_a_new_block_with_a_frozen_norm(
     mask_cfg.MODEL.NON_LOCAL.NORM = "FrozenBN"
     report = load(mask_cfg, baseline, tmp_path / "baseline.pth")
     assert report.new_blocks == {BLOCK: 11}
-    report.check_whole()
+    report.check_complete()
 
 
 def test_the_same_classes_in_another_width(
@@ -172,7 +172,7 @@ def test_the_same_classes_in_another_width(
 ) -> None:
     mask_cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 128
     report = load(mask_cfg, baseline, tmp_path / "wide.pth")
-    assert report.counts == ()
+    assert report.counts == []
     assert "roi_heads.box_predictor.cls_score.weight" in [name for name, _, _ in report.shapes]
 
 
@@ -183,12 +183,12 @@ def test_another_number_of_classes_has_its_own_line(
     """Also where Detectron2 matches names by their ends and calls such tensors missing and unexpected."""
     mask_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 7
     report = load(mask_cfg, baseline, tmp_path / f"four{suffix}")
-    assert report.counts == ("the checkpoint has 4 classes, and this model 7 (MODEL.ROI_HEADS.NUM_CLASSES)",)
+    assert report.counts == ["the checkpoint has 4 classes, and this model 7 (MODEL.ROI_HEADS.NUM_CLASSES)"]
     assert {name.split(".")[1] for name, _, _ in report.shapes} == {"box_predictor", "mask_head"}
-    assert (report.missing, report.unexpected) == ((), ())
+    assert (report.missing, report.unexpected) == ([], [])
     assert "WRONG, of another shape, so new: roi_heads.box_predictor" in str(report)
     with pytest.raises(ValueError, match="checkpoint has 4 classes, and this model 7"):
-        report.check_whole()
+        report.check_complete()
 
 
 def test_another_number_of_keypoints(keypoint_cfg: CfgNode, tmp_path: Path) -> None:
@@ -207,11 +207,11 @@ def test_another_number_of_classes_of_retinanet(mask_cfg: CfgNode, tmp_path: Pat
     tensors = dict(build_model(cfg).state_dict())
     cfg.MODEL.RETINANET.NUM_CLASSES = 3
     report = load(cfg, tensors, tmp_path / "retinanet.pth")
-    assert report.counts == ("the checkpoint has 80 classes, and this model 3 (MODEL.RETINANET.NUM_CLASSES)",)
+    assert report.counts == ["the checkpoint has 80 classes, and this model 3 (MODEL.RETINANET.NUM_CLASSES)"]
     cfg.MODEL.RETINANET.NUM_CLASSES = 80
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[1.0]]
     report = load(cfg, tensors, tmp_path / "retinanet.pth")
-    assert report.counts == ()
+    assert report.counts == []
     assert "head.cls_score.weight" in [name for name, _, _ in report.shapes]
 
 
@@ -225,9 +225,9 @@ def test_a_classifier_is_right_to_train_from_and_wrong_to_evaluate(
     assert report.new_blocks == {BLOCK: 11}
     assert report.fits
     assert {name for name in baseline if not name.startswith(prefix)} == {*report.heads} | constants(mask_cfg)
-    assert "new, as it has a ResNet only: backbone.fpn_lateral2 (2)" in str(report)
+    assert "new, because it has a ResNet only: backbone.fpn_lateral2 (2)" in str(report)
     with pytest.raises(ValueError, match="tensors are missing"):
-        report.check_whole()
+        report.check_complete()
 
 
 def constants(cfg: CfgNode) -> set[str]:
@@ -238,7 +238,7 @@ def constants(cfg: CfgNode) -> set[str]:
 def test_a_checkpoint_of_something_else(mask_cfg: CfgNode, tmp_path: Path) -> None:
     report = load(mask_cfg, nn.Linear(3, 3).state_dict(), tmp_path / "linear.pth")
     assert report.loaded == 0
-    assert report.unexpected == ("weight", "bias")
+    assert report.unexpected == ["weight", "bias"]
     assert not report.fits
 
 
@@ -249,7 +249,7 @@ def test_a_pickle_that_would_run_code_is_refused(mask_cfg: CfgNode, tmp_path: Pa
 
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": {"weight": Evil()}, "__author__": "x"}))
     with pytest.raises(
-        ValueError, match=r"evil.pkl cannot be read .*it names pathlib\.\S+, which is neither"
+        ValueError, match=r"evil.pkl cannot be read .*it refers to pathlib\.\S+, neither"
     ):
         Checkpointer(build_model(mask_cfg)).load(str(tmp_path / "evil.pkl"))
     assert not (tmp_path / "ran").exists()

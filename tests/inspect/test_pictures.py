@@ -8,15 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.attention import Field, Grid, Observation, draw_queries, queries
-from nl_detectron.attention.pictures import strongest
-from nl_detectron.attention.queries import Query
+from nl_detectron.inspect import Field, Grid, Observation, draw_queries, queries
+from nl_detectron.inspect.pictures import strongest
+from nl_detectron.inspect.queries import Query
 
 IMAGE = np.full((60, 100, 3), 200, np.uint8)
 
 
 def field(pairwise: str = "embedded_gaussian", detection: int | None = None) -> Field:
     """6 x 10 positions of 10 x 10 pixels, or of 4 x 4 for a detection."""
+    torch.manual_seed(1)  # of which dot product has weights of either sign
     block = NonLocalBlock(8, pairwise=pairwise).eval()
     if pairwise == "concatenation":
         torch.nn.init.constant_(block.w_f.weight, 0.5)

@@ -17,7 +17,7 @@ from small_models import predictor
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock, insert_non_local
-from nl_detectron.attention import observe, queries
+from nl_detectron.inspect import observe, queries
 from nl_detectron.modeling import non_local_blocks
 
 

@@ -1,0 +1,144 @@
+"""What trained models make of the far test pictures: which figures they get right, and where blocks attend.
+
+The two pictures of a pair have the same figures, one with a red and one with a blue disc. A model that
+ignores the disc decides alike in both, and is right in one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+
+from nl_detectron.engine import Run
+from nl_detectron.inspect import Field, Observation, observe, read_image
+from nl_detectron.predictor import Predictor
+
+from .pictures import SWAPPED
+
+Attention = tuple[bool, float, float, float]  # of a figure: see `attend`
+
+
+@dataclass
+class Evaluation:
+    """
+    Attributes:
+        right: for each figure of each picture, whether its category (or its left and right) is right; None if
+            the figure is not detected.
+        attention: of all figures, by the name of the block in the backbone.
+        dependence: `Field.query_dependence` of all pictures, by the same names.
+    """
+
+    right: list[list[bool | None]] = field(default_factory=list)
+    attention: dict[str, list[Attention]] = field(default_factory=dict)
+    dependence: dict[str, list[float]] = field(default_factory=dict)
+
+    def right_share(self) -> float:
+        """The percentage of figures that are right; at most 50 for a model that ignores the disc."""
+        return 100 * np.mean([each is True for picture in self.right for each in picture])
+
+    def told_apart_share(self) -> float:
+        """The percentage of figures that are decided differently with a red and with a blue disc."""
+        pairs = zip(self.right[::2], self.right[1::2], strict=True)
+        both = [pair for one, other in pairs for pair in zip(one, other, strict=True)]
+        # The labels of a pair are opposite: different decisions are both right or both wrong.
+        return 100 * np.mean([None not in pair and pair[0] == pair[1] for pair in both])
+
+
+def evaluate(run: Run) -> Evaluation:
+    """Run a trained model on the far test pictures."""
+    result, predictor = Evaluation(), predictor_of(run)
+    for record in DatasetCatalog.get(dataset_of(run, "far")):
+        observation = observe(predictor, read_image(Path(record["file_name"])))
+        figures = record["annotations"]
+        result.right.append([is_right(observation.instances, figure) for figure in figures])
+        for each in fields_in_backbone(observation):
+            name = each.name.removeprefix("backbone.bottom_up.")
+            result.attention.setdefault(name, []).extend(attend(each, figures, observation.image))
+            result.dependence.setdefault(name, []).append(each.query_dependence)
+    return result
+
+
+def predictor_of(run: Run) -> Predictor:
+    """The trained model of a run, on a GPU if there is one."""
+    cfg = run.cfg.clone()
+    cfg.MODEL.WEIGHTS = str(run.folder / "model_final.pth")
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    return Predictor(cfg)
+
+
+def dataset_of(run: Run, mode: str) -> str:
+    """The name of a run's test set with the "far" or "near" pictures."""
+    return next(name for name in run.cfg.DATASETS.TEST if f"_{mode}_" in name)
+
+
+def fields_in_backbone(observation: Observation) -> list[Field]:
+    return [each for each in observation.fields if each.detection is None]
+
+
+def is_right(instances: Instances, figure: dict) -> bool | None:
+    """Whether the most confident detection of a figure, with an IoU above 0.5, is right; None without one.
+
+    Keypoints are right if they are nearer to the figure's own than to those with left and right swapped.
+    """
+    box = BoxMode.convert(figure["bbox"], figure["bbox_mode"], BoxMode.XYXY_ABS)
+    found = (pairwise_iou(Boxes(torch.tensor([box])), instances.pred_boxes)[0] > 0.5).nonzero().flatten()
+    if not len(found):
+        return None
+    best = instances[found[instances.scores[found].argmax()].item()]
+    if not best.has("pred_keypoints"):
+        return best.pred_classes.item() == figure["category_id"]
+    truth = np.array(figure["keypoints"]).reshape(-1, 3)[:, :2]
+    points = best.pred_keypoints[0, :, :2].numpy()
+    right, swapped = (np.linalg.norm(points - each, axis=1).sum() for each in (truth, truth[SWAPPED]))
+    return bool(right < swapped)
+
+
+def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[Attention]:
+    """How much the figures of a picture attend to its disc.
+
+    Yields:
+        For each figure, whether the disc is red, and the share of the weights that is on the disc: those of the
+        figure's center, those of all positions on average, and if all weights were equal.
+    """
+    disc = disc_of(image)
+    on_disc = positions_on(each, disc)
+    shares = share_of(each.rows([*range(each.grid.rows * each.grid.columns)]), on_disc)
+    blue, _, red = image[disc].mean(0)
+    for figure in figures:
+        position = each.grid.position_at(*center(figure["bbox"]))
+        yield bool(red > blue), shares[position], shares.mean(), on_disc.mean()
+
+
+def share_of(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """(K,): the share of each row's absolute weights (K, H', W') at the positions `where` (H', W').
+
+    The share of a row of zeros is 0.
+    """
+    sizes = np.abs(rows)
+    return (sizes * where).sum((1, 2)) / np.maximum(sizes.sum((1, 2)), 1e-12)
+
+
+def positions_on(each: Field, disc: np.ndarray) -> np.ndarray:
+    """(H', W') bool: the positions j no farther from the disc, a mask (H, W), than the map's stride."""
+    distance = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    down, across = each.grid.pooled
+    size = each.grid.rows // down, each.grid.columns // across
+    numbers = np.arange(size[0] * size[1]).reshape(size)
+    painted = each.grid.paint(numbers, *disc.shape)
+    return np.isin(numbers, painted[distance <= each.grid.width])
+
+
+def disc_of(image: np.ndarray) -> np.ndarray:
+    """The mask (H, W) of the disc: all that is not grey in a picture (H, W, 3)."""
+    return image.max(2).astype(int) - image.min(2) > 80
+
+
+def center(bbox: Sequence[float]) -> tuple[float, float]:
+    """The center of a box (left, top, width, height)."""
+    left, top, width, height = bbox
+    return left + width / 2, top + height / 2

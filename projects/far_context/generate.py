@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Draw the far or the near pictures in COCO's format: see README.md.
+
+    python projects/far_context/generate.py --mode far
+
+draws shapes_far_{train,val} and keypoints_shapes_far_{train,val} below DETECTRON2_DATASETS (or ./datasets),
+where this project's train_net.py finds them. --preview FILE draws a picture of far and near pairs instead.
+"""
+
+import argparse
+from pathlib import Path
+
+from far_context.pictures import MODES, SIZE, dataset_name, write_pictures
+from far_context.preview import write_preview
+
+from nl_detectron.data import datasets_root
+from nl_detectron.engine import output_path
+from nl_detectron.errors import one_line_errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.register("type", Path, output_path)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--mode", choices=MODES, help="where the disc is")
+    what.add_argument("--preview", type=Path, metavar="FILE", help="draw a picture of both modes")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=datasets_root(),
+        help="folder of all data sets; DETECTRON2_DATASETS if that is set (default: %(default)s)",
+    )
+    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=SIZE, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
+    args = parser.parse_args()
+    with one_line_errors():
+        if args.preview:
+            write_preview(args.preview)
+            print(args.preview)
+            return
+        counts = {"train": args.train, "val": args.val}
+        new = write_pictures(args.root, args.mode, **counts, size=args.size, seed=args.seed)
+    folder = args.root / dataset_name(args.mode)
+    print(f"{folder} {'is drawn' if new else 'holds this data set already'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The parts of tools/results.py: pairs of trainings, tables, Markdown files and curves."""
