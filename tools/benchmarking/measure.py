@@ -6,40 +6,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MAX_ROUNDS = 30
-
 
 @dataclass
 class Result:
-    """The median of a contestant's seconds, and the bytes it had at once beyond those before it began."""
+    """Of a contestant, the median of its seconds, the bytes that it had at once beyond those before it began,
+    and the elements of its largest tensor.
+    """
 
     seconds: float
     bytes: int
+    elements: int
 
 
 def compare(
     contestants: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, rounds: int = 3
 ) -> dict[str, Result]:
-    """Let the contestants take turns for so many seconds and at least so many rounds.
+    """Let the contestants take turns for so many seconds and rounds; if these take ten times as long, for fewer.
 
-    If the rounds would take ten times the seconds, there are fewer, but one. A round before them warms up and
-    measures memory.
+    A round before them warms up and measures memory.
     """
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    peaks = {name: peak_memory(run, device) for name, run in contestants.items()}
-    start = time.perf_counter()
-    for done in range(MAX_ROUNDS):
+    memory = {name: _memory(run, device) for name, run in contestants.items()}
+    times: list[list[float]] = []  # of each round
+    start, elapsed = time.perf_counter(), 0.0
+    while not times or ((elapsed < seconds or len(times) < rounds) and elapsed < 10 * seconds):
+        times.append([_duration(run, device) for run in contestants.values()])
         elapsed = time.perf_counter() - start
-        if done and elapsed > seconds and (done >= rounds or elapsed > 10 * seconds > 0):
-            break
-        for name, run in contestants.items():
-            times[name].append(_duration(run, device))
-    return {name: Result(statistics.median(times[name]), peaks[name]) for name in contestants}
+    medians = map(statistics.median, zip(*times, strict=True))
+    return {name: Result(median, *memory[name]) for name, median in zip(contestants, medians, strict=True)}
 
 
 def _duration(run: Callable[[], object], device: torch.device) -> float:
@@ -48,6 +45,11 @@ def _duration(run: Callable[[], object], device: torch.device) -> float:
     run()
     _synchronize(device)
     return time.perf_counter() - start
+
+
+def _memory(run: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    with _LargestTensor() as largest:
+        return peak_memory(run, device), largest.elements
 
 
 def peak_memory(run: Callable[[], object], device: torch.device) -> int:
@@ -68,9 +70,7 @@ def peak_memory(run: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
-class LargestTensor(TorchDispatchMode):
-    """The most elements of a tensor that an operation puts out within it."""
-
+class _LargestTensor(TorchDispatchMode):
     elements = 0
 
     def __torch_dispatch__(
@@ -81,10 +81,6 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(t, Tensor):
                 self.elements = max(self.elements, t.untyped_storage().nbytes() // t.element_size())
         return out
-
-
-def table(rows: list[list[str]], headers: list[str]) -> str:
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def _synchronize(device: torch.device) -> None:

@@ -4,7 +4,7 @@ The usual sequences stand in for public implementations. They are written from t
 form that those have: in place where that is possible.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,31 +12,16 @@ from torch import Tensor
 
 from nl_detectron.layers import kernels, pairwise
 
-from .measure import LargestTensor, Result, compare, table
+from .measure import Result, compare
 
-# Images or RoIs B, positions N and M, inner channels D; res4 has 50 x 84 positions at 800 x 1333 pixels.
-SHAPES = {
-    "res4": (1, 4200, 1050, 512),
-    "res4, no subsampling": (1, 4200, 4200, 512),
-    "res3": (1, 100 * 167, 50 * 83, 256),
-    "res4 of 1200 x 2000 (TTA)": (1, 75 * 125, 37 * 62, 512),
-    "keypoint head, 1 RoI": (1, 196, 49, 256),
-    "keypoint head, 64 RoIs": (64, 196, 49, 256),
-    "keypoint head, 64 RoIs, no subsampling": (64, 196, 196, 256),
-    "keypoint head, 512 RoIs": (512, 196, 49, 256),
-}
-BAR = 1.05  # of our time to the usual
-PASSES = ("forward", "forward+backward")
-HEADERS = ["f", "positions", "N x M", "pass", "kernel", "ours ms", "usual ms", "ratio"]
-HEADERS += ["ours MB", "usual MB", "error", "usual", "largest tensor / (B N M)"]
+BAR = 1.05  # for our time, relative to the usual
 
 
 def usual_softmax(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     """Eq. 2 and 3: logits, softmax, weighted sum, and the channels brought first again."""
     f = torch.matmul(theta.permute(0, 2, 1), phi)
     f /= theta.shape[1] ** 0.5
-    f = f.softmax(dim=-1)
-    return _usual_sum(f, g)
+    return _usual_sum(f.softmax(dim=-1), g)
 
 
 def usual_dot_product(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
@@ -80,73 +65,67 @@ class Case:
 
     Attributes:
         errors: of y against float64, relative to its largest value.
-        largest: the elements of our largest tensor, relative to B N M.
+        largest: our largest tensor, relative to B N M elements.
         used: the same, relative to what it may have: the budget for a matrix, or an operand.
     """
 
     function: str
-    shape: str
+    positions: str
     n: int
     m: int
-    backward: bool
     kernel: str
+    backward: bool
     results: dict[str, Result]
     errors: dict[str, float]
     largest: float
     used: float
 
+    def __str__(self) -> str:
+        return f"{self.function}, {self.positions}, {'forward+backward' if self.backward else 'forward'}"
+
     @property
     def ratio(self) -> float:
         return self.results["ours"].seconds / self.results["usual"].seconds
 
-    def __str__(self) -> str:
-        return f"{self.function}, {self.shape}, {PASSES[self.backward]}"
-
 
 def run_case(
-    function: str, shape: str, device: torch.device, dtype: torch.dtype, seconds: float
+    function: str, positions: str, shape: Sequence[int], run_on: torch.Tensor, seconds: float, usual: bool = True
 ) -> Iterator[Case]:
-    """Forward, then forward and backward."""
-    b, n, m, channels = SHAPES[shape]
+    """Forward, then forward and backward.
+
+    Args:
+        shape: B, N, M and D.
+        run_on: a tensor of the device and dtype.
+        usual: whether the usual sequence competes.
+    """
+    b, n, m, channels = shape
     d = 2 * channels if function == "gaussian" else channels
-    inputs = make_inputs(b, n, m, d, channels, device, dtype)
+    inputs = make_inputs(b, n, m, d, channels, run_on)
     form = "softmax" if "gaussian" in function else function
-    budget = kernels.MATRIX_BYTES // 4 * (d // channels)
+    kernel, errors = kernels.select_kernel(form, *inputs[:3]), _errors(function, inputs)
+    allowed = max(kernels.MATRIX_BYTES // 4 * (d // channels), b * n * d, b * m * d)
     for backward in (False, True):
-        contestants = passes(function, inputs, backward)
-        with LargestTensor() as largest:
-            contestants["ours"]()
-        yield Case(
-            *(function, shape, n, m, backward),
-            kernel=kernels.select_kernel(form, *inputs[:3]),
-            results=compare(contestants, device, seconds),
-            errors=_errors(function, inputs),
-            largest=largest.elements / (b * n * m),
-            used=largest.elements / max(budget, b * n * d, b * m * d),
-        )
+        operations = OPERATIONS[function]
+        contestants = {who: _bind(operations[who], inputs, backward) for who in ("ours", "usual")[: 1 + usual]}
+        results = compare(contestants, run_on.device, seconds)
+        largest = results["ours"].elements
+        case = function, positions, n, m, kernel, backward, results, errors
+        yield Case(*case, largest / (b * n * m), largest / allowed)
 
 
-def make_inputs(
-    b: int, n: int, m: int, d: int, channels: int, device: torch.device, dtype: torch.dtype
-) -> list[Tensor]:
+def make_inputs(b: int, n: int, m: int, d: int, channels: int, run_on: Tensor) -> list[Tensor]:
     """theta, phi, g and w_f of unit variance, and such that a_i + b_j has it too."""
     shapes = ((b, d, n), (b, d, m), (b, channels, m), (2 * d,))
-    *features, w_f = (torch.randn(shape, device=device, dtype=dtype) for shape in shapes)
+    *features, w_f = (torch.randn(shape, device=run_on.device, dtype=run_on.dtype) for shape in shapes)
     return [*features, w_f / (2 * d) ** 0.5]
 
 
-def passes(function: str, inputs: list[Tensor], backward: bool) -> dict[str, Callable[[], object]]:
-    """A pass of each contestant."""
-    operations = OPERATIONS[function]
+def _bind(operation: Callable[..., Tensor], inputs: list[Tensor], backward: bool) -> Callable[[], object]:
     if not backward:
-        return {name: torch.no_grad()(lambda op=op: op(*inputs)) for name, op in operations.items()}
+        return torch.no_grad()(lambda: operation(*inputs))
     theta, _, g, _ = inputs
     dy = torch.randn(theta.shape[0], g.shape[1], theta.shape[2], device=g.device, dtype=g.dtype)
-
-    def run(op: Callable[..., Tensor]) -> None:
-        op(*(t.detach().requires_grad_() for t in inputs)).to(dy.dtype).backward(dy)
-
-    return {name: lambda op=op: run(op) for name, op in operations.items()}
+    return lambda: operation(*(t.detach().requires_grad_() for t in inputs)).to(dy.dtype).backward(dy)
 
 
 @torch.no_grad()
@@ -154,37 +133,18 @@ def _errors(function: str, inputs: list[Tensor]) -> dict[str, float]:
     """At some of the positions, each of which has its own sum over all j."""
     theta, *others = inputs
     some = torch.randperm(theta.shape[2], device=theta.device)[:500]
-    expected = OPERATIONS[function]["usual"](theta[..., some].double(), *(t.double() for t in others))
-    results = {name: op(*inputs)[..., some] for name, op in OPERATIONS[function].items()}
-    largest = expected.abs().max()
-    return {name: ((y.double() - expected).abs().max() / largest).item() for name, y in results.items()}
+    exact = OPERATIONS[function]["usual"](theta[..., some].double(), *(t.double() for t in others))
+    values = {who: op(*inputs)[..., some].double() for who, op in OPERATIONS[function].items()}
+    return {who: ((y - exact).abs().max() / exact.abs().max()).item() for who, y in values.items()}
 
 
-def operation_table(cases: list[Case]) -> str:
-    """A line a case."""
-    rows = []
-    for case in cases:
-        ours, usual = case.results["ours"], case.results["usual"]
-        row = [case.function, case.shape, f"{case.n} x {case.m}", PASSES[case.backward], case.kernel]
-        row += [f"{1e3 * ours.seconds:.1f}", f"{1e3 * usual.seconds:.1f}", f"{case.ratio:.2f}"]
-        row += [f"{ours.bytes / 1e6:.1f}", f"{usual.bytes / 1e6:.1f}"]
-        row += [f"{case.errors[who]:.1e}" for who in ("ours", "usual")]
-        rows.append([*row, f"{case.largest:.2f}"])
-    return table(rows, HEADERS)
-
-
-def verdicts(cases: list[Case]) -> str:
+def verdicts(cases: Sequence[Case]) -> str:
     """Whether each bar is met, with the worst case."""
     slowest, largest = max(cases, key=lambda case: case.ratio), max(cases, key=lambda case: case.used)
-    return "\n".join(
-        [
-            f"time ratio <= {BAR} at every size: {_met(slowest.ratio <= BAR)}; "
-            f"the worst is {slowest.ratio:.2f} ({slowest})",
-            f"no matrix above the budget: {_met(largest.used <= 1)}; the largest tensor, relative to the budget "
-            f"and the operands, is {largest.used:.2f} ({largest})",
-        ]
+    met = {True: "met", False: "NOT met"}
+    return (
+        f"time ratio <= {BAR} at every size: {met[slowest.ratio <= BAR]}; "
+        f"the worst is {slowest.ratio:.2f} ({slowest})\n"
+        f"no matrix above the budget: {met[largest.used <= 1]}; the largest tensor has "
+        f"{largest.used:.2f} of the budget, or of the operands if these are larger ({largest})"
     )
-
-
-def _met(is_met: bool) -> str:
-    return "met" if is_met else "NOT met"

@@ -20,6 +20,7 @@ from .matrix import PROJECT, Training
 
 TRAIN_NET = PROJECT / "train_net.py"
 SECONDS_TO_END = 120  # for a training to write a checkpoint after SIGTERM
+POLL_SECONDS = 1
 
 
 def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: IO[str]) -> None:
@@ -50,7 +51,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
                     failed += waiting  # the trainings that these start from have failed
                     break
                 bar.set_postfix_str(", ".join(map(str, running)), refresh=False)
-                time.sleep(1)
+                time.sleep(POLL_SECONDS)
                 for training in [t for t, process in running.items() if process.poll() is not None]:
                     if error := _finish(experiment, training, running.pop(training)):
                         failed.append(training)

@@ -1,0 +1,100 @@
+"""The matrix: arms differ only in what their names say, and start alike."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from far_context.folder import Experiment
+from far_context.matrix import ARMS, GROUPS, MAIN, PLACES, SEEDS, Arm, Training, trainings, with_starts
+
+from nl_detectron.config import BASELINES, check_non_local_keys
+from nl_detectron.engine import flat_pairs
+from nl_detectron.errors import UserError
+from nl_detectron.modeling import non_local_blocks
+
+PAIRS = [(group[0], arm) for group in GROUPS.values() for arm in group[1:]]
+EXPERIMENT = Experiment(Path("out"), 2, 2)
+
+
+def setting(arm: Arm) -> dict[str, object]:
+    """All keys of an arm's config but those of blocks, with Detectron2's builders in place of others."""
+    keys = dict(flat_pairs(EXPERIMENT.cfg(Training(arm, 1))))
+    known = BASELINES | {"build_deeper_resnet_fpn_backbone": "build_resnet_fpn_backbone"}
+    for key in ("MODEL.BACKBONE.NAME", "MODEL.ROI_KEYPOINT_HEAD.NAME"):
+        keys[key] = known.get(keys[key], keys[key])
+    return {key: value for key, value in keys.items() if not key.startswith(("MODEL.NON_LOCAL.", "OUTPUT_DIR"))}
+
+
+@pytest.mark.parametrize(("first", "arm"), PAIRS, ids=lambda arm: arm.path)
+def test_only_the_arm_differs(first: Arm, arm: Arm) -> None:
+    """Data, schedule and model are the same, and an arm sets no key that its model ignores."""
+    assert setting(arm) == setting(first)
+    check_non_local_keys(EXPERIMENT.cfg(Training(arm, 1)), arm.keys[::2])
+
+
+@pytest.mark.parametrize(
+    ("first", "arm"),
+    [pytest.param(*pair, marks=[] if pair[1] is MAIN else pytest.mark.slow) for pair in PAIRS],
+    ids=lambda arm: arm.path,
+)
+def test_the_same_initial_weights(first: Arm, arm: Arm) -> None:
+    """In all that arms share but blocks, and the random numbers of the training after it too."""
+    states = []
+    for each in (first, arm):
+        cfg = EXPERIMENT.cfg(Training(each, 1))
+        cfg.MODEL.DEVICE = "cpu"
+        torch.manual_seed(3)
+        model = build_model(cfg)
+        blocks = tuple(f"{name}." for name, _ in non_local_blocks(model))
+        state = {key: value for key, value in model.state_dict().items() if not key.startswith(blocks)}
+        states.append(state | {"next draw": torch.rand(1)})
+    one, other = states
+    assert all(other[key].equal(value) for key, value in one.items())
+    assert set(other) - set(one) == {key for key in other if ".res4.more." in key}
+
+
+def test_each_arm_is_another() -> None:
+    assert len(ARMS) == len({arm.path for arm in ARMS}) == 21
+    configs = {EXPERIMENT.cfg(Training(arm, 1)).dump().replace(arm.path, "") for arm in ARMS}
+    assert len(configs) == len(ARMS)
+    assert {arm for group in GROUPS.values() for arm in group} == set(ARMS)
+    for group in GROUPS.values():
+        assert len({arm.name for arm in group}) == len(group)
+        assert len({(arm.task, arm.start) for arm in group}) == 1
+    assert [group[0].name for group in GROUPS.values()] == ["baseline", PLACES[1].name, "baseline"]
+
+
+def test_order() -> None:
+    """The main pair first, seed by seed; then the keypoint arms; then the others."""
+    order = [(training.arm.path, training.seed) for training in trainings()]
+    assert order[:6] == [(f"mask/{arm}", seed) for seed in SEEDS for arm in ("baseline", "nl_res4")]
+    keypoint = ["keypoint/baseline", "keypoint/nl_head", "keypoint/nl_head_res4"]
+    assert order[6:15] == [(arm, seed) for seed in SEEDS for arm in keypoint]
+    assert [seed for _, seed in order[15:]] == sorted(seed for _, seed in order[15:])
+    assert len(set(order)) == len(order) == len(ARMS) * len(SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "seeds", "expected"),
+    [
+        (["mask/nl_res?"], [1], ["mask/nl_res4 1", "mask/nl_res3 1"]),
+        (["keypoint/??_head*4", "mask/baseline"], [3, 3], ["mask/baseline 3", "keypoint/nl_head_res4 3"]),
+        (["mask/gn"], [], ["mask/gn 1", "mask/gn 2", "mask/gn 3"]),
+    ],
+)
+def test_what_is_asked_for(patterns: list[str], seeds: list[int], expected: list[str]) -> None:
+    assert [f"{each.arm.path} {each.seed}" for each in trainings(patterns, seeds)] == expected
+
+
+def test_what_is_started_from_comes_before() -> None:
+    asked = [*trainings(["keypoint/nl_head"], [2]), *trainings(["mask/gn"], [1])]
+    places = [f"{each.arm.path} {each.seed}" for each in with_starts(asked)]
+    assert places == ["mask/baseline 2", "keypoint/nl_head 2", "mask/gn 1"]
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"^--arm 'mask/res4' matches no arm of the matrix. Its arms are mask/base"):
+        trainings(["mask/*", "mask/res4"])
+    with pytest.raises(UserError, match=r"^--seed 4 is not in the matrix. Its seeds are \(1, 2, 3\)"):
+        trainings(seeds=[1, 4])
