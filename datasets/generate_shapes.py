@@ -10,9 +10,8 @@ DETECTRON2_DATASETS (or ./datasets).
 import argparse
 from pathlib import Path
 
-from nl_detectron_shapes import write_shapes
+from nl_detectron_shapes import datasets_root, write_shapes
 
-from nl_detectron.data import datasets_root
 from nl_detectron.engine import output_path
 from nl_detectron.errors import one_line_errors
 

@@ -11,10 +11,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from hypothesis import settings
+from nl_detectron_shapes import write_shapes
 
 from nl_detectron import model_zoo
 from nl_detectron.data import datasets_root, register_drawn
-from nl_detectron_shapes import write_shapes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores

@@ -13,13 +13,13 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from nl_detectron.engine.command_line import train_net_parser
+from nl_detectron.engine.processes import run_in_processes
 from runs import KEYPOINT, MASK, SMALL
 from torch import nn
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import Trainer
-from nl_detectron.engine.command_line import train_net_parser
-from nl_detectron.engine.processes import run_in_processes
 
 CONFIGS = {"mask": MASK, "keypoint": KEYPOINT}
 

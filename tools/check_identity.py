@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from tabulate import tabulate
 from torch import Tensor
 
 from nl_detectron.config import baseline_of
-from nl_detectron.engine import check_dataset_files, read_config, tool_parser
+from nl_detectron.engine import read_config, read_dataset, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.inspect import find_images, use_images
 from nl_detectron.predictor import Predictor
@@ -55,11 +54,7 @@ def dataset_images(cfg: CfgNode, count: int) -> list[Path]:
     if not cfg.DATASETS.TEST or count < 1:
         raise UserError("There are no images to compare. Give --input, or DATASETS.TEST and --images.")
     name = cfg.DATASETS.TEST[0]
-    check_dataset_files("DATASETS.TEST", name)
-    images = [Path(record["file_name"]) for record in DatasetCatalog.get(name)[:count]]
-    if not images:
-        raise UserError(f"DATASETS.TEST {name!r} has no images.")
-    return images
+    return [Path(record["file_name"]) for record in read_dataset("DATASETS.TEST", name)[:count]]
 
 
 def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[Predictor, Predictor]:

@@ -1,6 +1,5 @@
-"""Data sets in COCO's format: a user's own, and drawn ones."""
+"""Data sets in COCO's format."""
 
-from .drawn import SHAPES, datasets_root, register_drawn
 from .loaders import why_unreadable
 from .records import Record, check_records
-from .register import add_register_coco, register_coco, register_datasets
+from .register import add_register_coco, register_coco, register_from

@@ -207,7 +207,9 @@ def why_unreadable(record: Record) -> str:
     except SizeMismatchError as error:
         return f"{file} has another size than the data set says. {' '.join(str(error).split())}"
     except Exception as error:  # Pillow's decoders raise errors of many types
-        return f"{file} cannot be read: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+        return (
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+        )
     return ""
 
 

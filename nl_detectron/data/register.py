@@ -14,15 +14,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from pycocotools.cocoeval import Params
 
 from nl_detectron.errors import UserError
-
-from .drawn import datasets_root, register_drawn
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +38,16 @@ _SIDES = {  # how the left one of a pair is called, and what stands for it in th
 
 
 def add_register_coco(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the flag; `register_datasets` reads it."""
+    """Give a command line the flag; `register_from` reads it."""
     text = "a data set of yours in COCO's format, for DATASETS.TRAIN and DATASETS.TEST; may be repeated"
     names = {"nargs": 3, "metavar": ("NAME", "JSON", "IMAGE_DIR")}
     parser.add_argument("--register-coco", action="append", default=[], help=text, **names)
 
 
-def register_datasets(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Register what `--register-coco` names, and the shapes if the config names them."""
+def register_from(args: argparse.Namespace) -> None:
+    """Register what `--register-coco` names."""
     for name, json_file, image_dir in args.register_coco:
         register_coco(name, json_file, image_dir)
-    named = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    if any(re.fullmatch("(keypoints_)?shapes_(train|val)", name) for name in named):
-        register_drawn("shapes", datasets_root() / "shapes")
 
 
 def register_coco(name: str, json_file: str, image_dir: str) -> None:

@@ -1,6 +1,6 @@
 """Training and evaluation: Detectron2's own, from the command line."""
 
-from .checks import check_dataset_files
+from .checks import read_dataset
 from .config_loading import flat_pairs, merge_options
 from .flags import (
     add_detection_flags,

@@ -12,7 +12,7 @@ from detectron2.engine import default_argument_parser
 
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
-from nl_detectron.data import add_register_coco, register_datasets
+from nl_detectron.data import add_register_coco, register_from
 from nl_detectron.errors import UserError
 
 from .config_loading import flat_pairs, merge_file, merge_options
@@ -114,7 +114,7 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
         note = "Detectron2's mixed precision needs a GPU: using SOLVER.AMP.PRECISION bfloat16 instead."
         print(note, file=sys.stderr)
         cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = False, "bfloat16"
-    register_datasets(cfg, args)
+    register_from(args)
     return cfg, {*given, *args.opts[::2]}
 
 

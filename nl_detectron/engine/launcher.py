@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.data import register_datasets
+from nl_detectron.data import register_from
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 
 from .checks import Checks
@@ -51,7 +51,7 @@ def run(cfg: CfgNode, args: Namespace) -> None:
     with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
         default_setup(cfg, args)
-        register_datasets(cfg, args)  # again in each process of a launcher
+        register_from(args)  # again in each process of a launcher
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
         logging.getLogger("detectron2.engine.train_loop").addFilter(_is_for_the_log)
         logger.info("%s, SEED %d, %d processes", describe_code(), cfg.SEED, comm.get_world_size())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from far_context.pictures import MODES, SIZE, dataset_name, write_pictures
 from far_context.preview import write_preview
+from nl_detectron_shapes import datasets_root
 
-from nl_detectron.data import datasets_root
 from nl_detectron.engine import output_path
 from nl_detectron.errors import one_line_errors
 

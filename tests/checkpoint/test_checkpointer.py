@@ -79,7 +79,9 @@ def test_a_missing_tensor_is_wrong(name: str, mask_cfg: CfgNode, tmp_path: Path)
     assert report.missing == [name]
     assert not report.fits
     assert f"WRONG, missing in the checkpoint, so new: {name.removesuffix('.weight')} (1)" in str(report)
-    with pytest.raises(ValueError, match=r"^MODEL.WEIGHTS \S+ does not hold.*1 tensors are missing.*--allow-mis"):
+    with pytest.raises(
+        ValueError, match=r"^MODEL.WEIGHTS \S+ does not hold.*1 tensors are missing.*--allow-mis"
+    ):
         report.check_complete()
 
 
@@ -248,9 +250,7 @@ def test_a_pickle_that_would_run_code_is_refused(mask_cfg: CfgNode, tmp_path: Pa
             return Path.touch, (tmp_path / "ran",)
 
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": {"weight": Evil()}, "__author__": "x"}))
-    with pytest.raises(
-        ValueError, match=r"evil.pkl cannot be read .*it refers to pathlib\.\S+, neither"
-    ):
+    with pytest.raises(ValueError, match=r"evil.pkl cannot be read .*it refers to pathlib\.\S+, neither"):
         Checkpointer(build_model(mask_cfg)).load(str(tmp_path / "evil.pkl"))
     assert not (tmp_path / "ran").exists()
 

@@ -13,9 +13,9 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.transforms import RandomFlip
+from nl_detectron.data.far import MARGIN, draw_pair
 
 from nl_detectron.data import register_shapes, write_shapes
-from nl_detectron.data.far import MARGIN, draw_pair
 from nl_detectron.errors import ArgumentError
 
 GENERATE = Path(__file__).parents[2] / "datasets" / "generate_shapes.py"

@@ -11,10 +11,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_FLIP_MAP, COCO_PERSON_KEYPOINT_NAMES
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
+from nl_detectron.engine.preflight import check_metrics
 from pycocotools.cocoeval import Params
 
 from nl_detectron.data import add_register_coco, register_coco, register_from
-from nl_detectron.engine.preflight import check_metrics
 
 NAME = "birds"
 NAMES = ["beak", "left_wing", "right_wing", "tail"]

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from nl_detectron.data.shapes import CATEGORIES, draw_image
 from pycocotools.coco import COCO
 
 from nl_detectron.data import coco_format, write_shapes
-from nl_detectron.data.shapes import CATEGORIES, draw_image
 
 GENERATE = Path(__file__).parents[2] / "datasets" / "generate_shapes.py"
 

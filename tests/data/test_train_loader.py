@@ -13,10 +13,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
+from nl_detectron.data.train_loader import build_train_loader
 from runs import MASK, arguments, run_here
 
 from nl_detectron.data import register_coco
-from nl_detectron.data.train_loader import build_train_loader
 
 Batch = list[dict[str, object]]
 

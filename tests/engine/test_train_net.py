@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nl_detectron.engine.command_line import train_net_parser
 from runs import KEYPOINT, MASK, ROOT, environment
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import main
-from nl_detectron.engine.command_line import train_net_parser
 from nl_detectron.engine.launcher import load_config
 
 CONFIGS = ROOT / "configs"

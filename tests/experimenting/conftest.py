@@ -8,10 +8,10 @@ from experimenting import tables
 from experimenting.folder import Experiment
 from experimenting.matrix import ARMS, Training
 from made_up_runs import Train, finished
+from nl_detectron.results import Run
 from runs import registrations_forgotten
 
 from nl_detectron.inspect.analysis import Counts
-from nl_detectron.results import Run
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from experimenting.matrix import ARMS, GROUPS, PLACES, SEEDS, Arm, trainings
+from nl_detectron.results.pairing import config_setting
 
 from nl_detectron.config import check_placement_is_used
 from nl_detectron.errors import ArgumentError
 from nl_detectron.modeling import non_local_blocks
-from nl_detectron.results.pairing import config_setting
 
 with_first = pytest.mark.parametrize(
     ("first", "arm"),

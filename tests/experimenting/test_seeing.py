@@ -9,10 +9,10 @@ import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
 from experimenting.seeing import Look, Seen, decides_rightly, disc_of, look, share, within
-
-from nl_detectron.inspect import Grid
-from nl_detectron.data import write_shapes
 from nl_detectron.data.far import SWAPPED
+
+from nl_detectron.data import write_shapes
+from nl_detectron.inspect import Grid
 
 
 class StandIn:

@@ -13,9 +13,9 @@ import cv2
 import pytest
 import torch
 
+from nl_detectron.checkpoint import export_block
 from nl_detectron.data import write_shapes
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.checkpoint import export_block
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 Refused = Callable[..., str]

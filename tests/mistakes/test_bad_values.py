@@ -7,10 +7,10 @@ from pathlib import Path
 
 import detectron2.model_zoo
 import pytest
-
-from nl_detectron import get_cfg
 from nl_detectron.engine.merging import merge_file
 from nl_detectron.engine.values import check_values
+
+from nl_detectron import get_cfg
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"

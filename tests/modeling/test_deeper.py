@@ -3,13 +3,13 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from nl_detectron.results.names import blocks_of
 from torch import nn
 
 from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of, check_placement_is_used
 from nl_detectron.errors import ArgumentError
 from nl_detectron.modeling import build_deeper_resnet_fpn_backbone
-from nl_detectron.results.names import blocks_of
 
 BASELINE = "quick_schedules/mask_rcnn_R_50_FPN_far.yaml"
 

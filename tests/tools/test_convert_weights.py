@@ -16,8 +16,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.checkpoint import export_block, import_block, write_checkpoint
+from nl_detectron.checkpoint import Checkpointer, export_block, import_block, write_checkpoint
 
 C = 256  # channels of res4 in R18
 OURS = "backbone.bottom_up.res4.non_local_1"

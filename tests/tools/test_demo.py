@@ -14,9 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from nl_detectron.video import open_video, read_frames, write_video
 
 from nl_detectron import model_zoo
-from nl_detectron.video import open_video, read_frames, write_video
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"

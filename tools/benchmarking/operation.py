@@ -89,7 +89,12 @@ class Case:
 
 
 def run_case(
-    function: str, positions: str, shape: Sequence[int], run_on: torch.Tensor, seconds: float, usual: bool = True
+    function: str,
+    positions: str,
+    shape: Sequence[int],
+    run_on: torch.Tensor,
+    seconds: float,
+    usual: bool = True,
 ) -> Iterator[Case]:
     """Forward, then forward and backward.
 
@@ -106,7 +111,9 @@ def run_case(
     allowed = max(kernels.MATRIX_BYTES // 4 * (d // channels), b * n * d, b * m * d)
     for backward in (False, True):
         operations = OPERATIONS[function]
-        contestants = {who: _bind(operations[who], inputs, backward) for who in ("ours", "usual")[: 1 + usual]}
+        contestants = {
+            who: _bind(operations[who], inputs, backward) for who in ("ours", "usual")[: 1 + usual]
+        }
         results = compare(contestants, run_on.device, seconds)
         largest = results["ours"].elements
         case = function, positions, n, m, kernel, backward, results, errors

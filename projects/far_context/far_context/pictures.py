@@ -13,9 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from nl_detectron_shapes import Drawn, figure_at, write_drawings
+from nl_detectron_shapes import Drawn, figure_at, register_drawn, write_drawings
 
-from nl_detectron.data import register_drawn
 from nl_detectron.errors import UserError
 
 MODES = ("far", "near")

@@ -43,7 +43,9 @@ def test_another_training_in_its_place(
     place: str, key: str, value: str, experiment: Experiment, train: Train
 ) -> None:
     train(place, key, value, **(AP if place.startswith("mask") else {}))
-    with pytest.raises(UserError, match=rf"/{place} holds another training than .* SEED 1: it differs in {key}\.$"):
+    with pytest.raises(
+        UserError, match=rf"/{place} holds another training than .* SEED 1: it differs in {key}\.$"
+    ):
         read_runs(experiment)
 
 
@@ -78,7 +80,8 @@ def test_keys_are_those_of_all_arms(experiment: Experiment, training_of: dict[st
 
 
 @pytest.mark.parametrize(
-    "key", ["MODEL.NON_LOCAL.SCALE", "MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "DATASETS.TEST", "SEED", "OUTPUT_DIR"]
+    "key",
+    ["MODEL.NON_LOCAL.SCALE", "MODEL.BACKBONE.NAME", "MODEL.WEIGHTS", "DATASETS.TEST", "SEED", "OUTPUT_DIR"],
 )
 def test_keys_of_the_matrix(key: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^{key} is set by the arms of the matrix"):

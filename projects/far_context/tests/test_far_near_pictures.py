@@ -107,7 +107,7 @@ def test_swapping_is_what_a_flip_does(root: Path) -> None:
     metadata = MetadataCatalog.get("keypoints_shapes_far_train")
     swaps = dict(metadata.keypoint_flip_map) | {b: a for a, b in metadata.keypoint_flip_map}
     names = metadata.keypoint_names
-    assert SWAPPED == [names.index(swaps.get(name, name)) for name in names]
+    assert [names.index(swaps.get(name, name)) for name in names] == SWAPPED
 
 
 @pytest.mark.parametrize("side", [64, 160, 225, SIZE])

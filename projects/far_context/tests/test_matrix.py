@@ -23,7 +23,9 @@ def setting(arm: Arm) -> dict[str, object]:
     known = BASELINES | {"build_deeper_resnet_fpn_backbone": "build_resnet_fpn_backbone"}
     for key in ("MODEL.BACKBONE.NAME", "MODEL.ROI_KEYPOINT_HEAD.NAME"):
         keys[key] = known.get(keys[key], keys[key])
-    return {key: value for key, value in keys.items() if not key.startswith(("MODEL.NON_LOCAL.", "OUTPUT_DIR"))}
+    return {
+        key: value for key, value in keys.items() if not key.startswith(("MODEL.NON_LOCAL.", "OUTPUT_DIR"))
+    }
 
 
 @pytest.mark.parametrize(("first", "arm"), PAIRS, ids=lambda arm: arm.path)
@@ -94,7 +96,9 @@ def test_what_is_started_from_comes_before() -> None:
 
 
 def test_what_is_not_there() -> None:
-    with pytest.raises(UserError, match=r"^--arm 'mask/res4' matches no arm of the matrix. Its arms are mask/base"):
+    with pytest.raises(
+        UserError, match=r"^--arm 'mask/res4' matches no arm of the matrix. Its arms are mask/base"
+    ):
         trainings(["mask/*", "mask/res4"])
     with pytest.raises(UserError, match=r"^--seed 4 is not in the matrix. Its seeds are \(1, 2, 3\)"):
         trainings(seeds=[1, 4])
