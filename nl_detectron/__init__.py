@@ -4,6 +4,7 @@ Importing it registers the backbones and the keypoint head with Detectron2, and 
 default config: a script of Detectron2's own needs this one line.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
 
 if find_spec("detectron2") is None:
@@ -16,7 +17,6 @@ if find_spec("detectron2") is None:
 from detectron2.config import defaults
 
 from . import model_zoo
-from .checkpoint import export_block, import_block
 from .config import add_non_local_config, get_cfg
 from .errors import ArgumentError
 from .layers import NonLocalBlock
@@ -54,3 +54,10 @@ __all__ = [
     "non_local_resnet",
     "summarize_non_local",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`import_block` and `export_block` are those of projects/interop, which needs this package."""
+    if name in ("import_block", "export_block"):
+        return getattr(import_module("nl_detectron_interop"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,17 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convert_weights
 import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from nl_detectron_interop import convert as convert_weights
+from nl_detectron_interop import export_block, import_block, write_checkpoint
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.checkpoint import Checkpointer, export_block, import_block, write_checkpoint
+from nl_detectron.checkpoint import Checkpointer
 
 C = 256  # channels of res4 in R18
 OURS = "backbone.bottom_up.res4.non_local_1"

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nl_detectron_interop import LAYOUTS, block_options, export_block, find_layout, import_block
 from public_variants import CHANNELS, INNER, Variant, alexhex7, caffe2, gcnet, mmcv, slowfast
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.checkpoint import LAYOUTS, block_options, export_block, find_layout, import_block
 
 MODES = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
-VARIANTS_MD = (Path(__file__).parents[2] / "docs" / "variants.md").read_text()
+VARIANTS_MD = (Path(__file__).parents[3] / "docs" / "variants.md").read_text()
 SIZES = {1: (7,), 2: (5, 7), 3: (2, 5, 7)}
 BOOL = (True, False)
 
