@@ -3,8 +3,8 @@
 
     python datasets/generate_shapes.py --train 1000 --val 200
 
-draws what nl_detectron knows as shapes_{train,val} and keypoints_shapes_{train,val}, if it is below
-DETECTRON2_DATASETS (or ./datasets).
+draws shapes_{train,val} and keypoints_shapes_{train,val} below DETECTRON2_DATASETS (or ./datasets), where
+train_net.py and the tools find them.
 """
 
 import argparse

@@ -17,10 +17,7 @@ from torch.utils.data import Dataset, Sampler
 
 
 def complete_checkpoints(trainer: DefaultTrainer) -> None:
-    """Let checkpoints hold what a resume needs beside the weights: momentum, and the scale of gradients.
-
-    Main saves both within the trainer's own state; 0.5 saves neither.
-    """
+    """Let checkpoints hold momentum and the scale of gradients, which main saves and 0.5 does not."""
     if "_trainer" in trainer.state_dict():
         return
     trainer.checkpointer.add_checkpointable("optimizer", trainer.optimizer)
@@ -33,8 +30,7 @@ def build_seeded_train_loader(
 ) -> object:
     """`build_detection_train_loader` for a LazyConfig, with the data in the order of a YAML with this SEED.
 
-    Main seeds the order of a YAML with SEED itself; 0.5, and the LazyConfigs of both, draw another seed from
-    the generator that SEED has seeded. A negative `seed` is random.
+    Main seeds only the order of a YAML with SEED itself. A negative `seed` is random.
     """
     if sampler is None and "seed" in inspect.signature(build_batch_data_loader).parameters:
         sampler = TrainingSampler(len(dataset), seed=seed if seed >= 0 else None)
@@ -42,9 +38,9 @@ def build_seeded_train_loader(
 
 
 def train_loader_arguments(cfg: CfgNode, mapper: Callable | None, seed: int) -> dict[str, object]:
-    """The data set, sampler, mapper and numbers of Detectron2's training loader for a config.
+    """The arguments of Detectron2's training loader for a config.
 
-    Main takes the seed of the order from SEED, 0.5 draws it from numpy's generator.
+    Main takes the seed of the sampler from SEED, 0.5 draws it from numpy's generator.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -67,9 +63,7 @@ def create_local_process_group(processes: int) -> None:
 
 @contextmanager
 def data_parallel_on_cpu() -> Iterator[None]:
-    """Let DefaultTrainer have several processes on CPUs: it gives DistributedDataParallel the number of a
-    GPU, which a model without one must not have.
-    """
+    """Let DefaultTrainer use several processes on CPUs, where DistributedDataParallel needs no device."""
     original = defaults.create_ddp_model
     defaults.create_ddp_model = functools.partial(original, device_ids=None)
     try:

@@ -124,15 +124,12 @@ def check_non_local_keys(cfg: CfgNode, given: Iterable[str] = ()) -> None:
         if node[key] == default[key] and f"MODEL.NON_LOCAL.{key}" not in given:
             continue
         if key == "KEYPOINT_HEAD_EVERY" and not head_reads:
-            raise UserError(
-                f"MODEL.NON_LOCAL.{key} is set, but keypoint head {head!r} ignores it. Use {KEYPOINT_HEAD}."
-            )
+            what = f"MODEL.NON_LOCAL.{key} is set, but keypoint head {head!r} ignores it"
+            raise UserError(f"{what}. Use {KEYPOINT_HEAD}.")
         if not backbone_reads and (key.lower() in STAGES or not head_reads):
-            remedies = [ours for ours, theirs in BASELINES.items() if theirs == backbone] or [
-                "a build_nl_ one"
-            ]
+            ours = next((ours for ours, theirs in BASELINES.items() if theirs == backbone), "a build_nl_ one")
             raise UserError(
-                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {remedies[0]}."
+                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {ours}."
             )
 
 

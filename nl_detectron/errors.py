@@ -33,7 +33,7 @@ def wants_tracebacks() -> bool:
 
 
 def is_user_error(error: BaseException | None) -> bool:
-    """Whether one line says it all: a UserError, a file that cannot be read or written, or a full disk."""
+    """Whether one line says it all: a UserError, a file that cannot be read or written, a full disk."""
     is_file = isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC)
     return isinstance(error, UserError) or bool(is_file)
 

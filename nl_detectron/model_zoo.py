@@ -35,8 +35,7 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
     """The config of a shipped model: a CfgNode for a .yaml, a LazyConfig (DictConfig) for a .py.
 
     Raises:
-        RuntimeError: as in Detectron2, if there is no such config, or if `trained` is true: this
-            project publishes no trained weights yet.
+        RuntimeError: as in Detectron2, for an unknown config, and if `trained`: no weights are published.
     """
     config_file = get_config_file(config_path)
     if trained:

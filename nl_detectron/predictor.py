@@ -13,9 +13,8 @@ class Predictor(DefaultPredictor):
     """Detectron2's, which takes a BGR image and returns the output of the model for it.
 
     Attributes:
-        metadata: that of the first test set, if any. Classes, stuff and keypoints have their numbers for
-            names where it has another count of them than the model.
-        report: what became of the tensors when MODEL.WEIGHTS was loaded.
+        metadata: that of the first test set. Numbers replace its names where their count is not the model's.
+        report: the load report of MODEL.WEIGHTS.
     """
 
     def __init__(self, cfg: CfgNode, allow_mismatch: bool = False) -> None:
@@ -30,9 +29,7 @@ class Predictor(DefaultPredictor):
 
 
 def _complete_metadata(cfg: CfgNode) -> Metadata:
-    """Metadata with a name for every class: Detectron2's visualizers look all of them up, and some fail
-    where there is none.
-    """
+    """Metadata with a name for every class, which Detectron2's visualizers need."""
     node = cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
     counts = {
         "thing_classes": node.NUM_CLASSES,

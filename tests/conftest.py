@@ -11,16 +11,15 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from hypothesis import settings
-from nl_detectron_shapes import write_shapes
+from nl_detectron_shapes import datasets_root, register_shapes, write_shapes
 
 from nl_detectron import model_zoo
-from nl_detectron.data import datasets_root, register_drawn
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 
-# The same cases every time; with `--hypothesis-profile thorough` more, and others every time.
-settings.register_profile("quick", max_examples=300, deadline=None, derandomize=True)
+# Other cases every time; a failing one is printed with the decorator that repeats it.
+settings.register_profile("quick", max_examples=300, deadline=None, print_blob=True)
 settings.register_profile("thorough", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("quick")
 PROPERTY_CASES = "property cases"
@@ -53,7 +52,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of data sets with small shapes, which are registered there."""
     root = tmp_path_factory.mktemp("datasets")
     write_shapes(root / "shapes", train=12, val=6, size=96)
-    register_drawn("shapes", root / "shapes")
+    register_shapes(root)
     return root
 
 

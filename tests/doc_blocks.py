@@ -1,16 +1,15 @@
-"""The fenced blocks of the documentation: what they are, and how tests/test_docs.py runs them.
+"""The fenced blocks of the documentation, and how tests/test_docs.py runs them.
 
-They run as they stand, page by page from top to bottom, in a folder that looks like the checkout; a ```text
-fence that follows is what the block before prints, with "..." for anything. Comments right before a fence,
-which readers do not see, say what is special about it:
+They run page by page, from top to bottom, in a folder that looks like the checkout. A ```text fence right
+after a block is what the block prints, with "..." for anything. Comments before a fence say how it is run:
 
-    <!-- light: CONFIG=small.yaml SOLVER.MAX_ITER 2 -->  small images, these keys at the end of each line of
-                                  train_net.py, and this value for the variable CONFIG of the block
-    <!-- light: python ... -->    the lines to run instead; those of the block are checked
-    <!-- not run: reason -->      its lines are checked: scripts, flags, config files, keys and make's targets
-    <!-- needs COCO -->           skipped where COCO 2017 is not
+    <!-- light: CONFIG=small.yaml SOLVER.MAX_ITER 2 -->  small images, these config keys for train_net.py, and
+                                  this value for the variable CONFIG of the block
+    <!-- light: python ... -->    lines to run instead
+    <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets
+    <!-- needs COCO -->           skipped without COCO 2017
     <!-- file: my_script.py -->   written into the folder, for a block that follows
-    <!-- continues -->            Python that goes on where the block of Python before ended
+    <!-- continues -->            Python that continues the Python block before it
 """
 
 import contextlib
@@ -46,14 +45,14 @@ class Block:
     output: str | None
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT) if ROOT in self.page.parents else self.page.name}:{self.line}"
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
 def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page.
 
     Raises:
-        BadPageError: for a fence without a language, or a comment that is none of MARKS or before no fence.
+        BadPageError: for an unknown language or comment, or a comment that is not right before a fence.
     """
     text = page.read_text(encoding="utf-8")
     found = list(_FENCE.finditer(text))
@@ -64,10 +63,8 @@ def blocks_of(page: Path) -> list[Block]:
         output = following and following[4] == "text" and not text[match.end() : following.start()].strip()
         line = text[: match.start(4)].count("\n") + 1
         blocks.append(Block(page, line, language, body, marks, following[5] if output else None))
-        if language not in LANGUAGES:
-            raise BadPageError(f"{blocks[-1]}: {language!r} must be one of {', '.join(LANGUAGES)}")
-        if unknown := set(marks) - set(MARKS):
-            raise BadPageError(f"{blocks[-1]}: {unknown} must be one of {', '.join(MARKS)}")
+        if language not in LANGUAGES or set(marks) - set(MARKS):
+            raise BadPageError(f"{blocks[-1]}: unknown language or comment: {language!r}, {marks}")
     if len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) != 2 * len(found):
         raise BadPageError(f"{page.name}: a fence is indented, of tildes, or not closed")
     if sum(key in MARKS for key, _ in _COMMENT.findall(text)) != sum(len(block.marks) for block in blocks):
@@ -76,11 +73,11 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 class Reader:
-    """Reads a page from top to bottom, and does what it says.
+    """Runs or checks a page from top to bottom.
 
     Args:
-        folder: where; the files of the checkout are linked there, and below datasets/ the data sets.
-        datasets: the folder of these.
+        folder: where; the files of the checkout are linked there, and the data sets below datasets/.
+        datasets: the folder of the data sets.
     """
 
     def __init__(self, page: Path, folder: Path, datasets: Path) -> None:
@@ -98,31 +95,51 @@ class Reader:
         for path in [*files, *datasets.iterdir()]:
             (folder / "datasets" / path.name).symlink_to(path)
         for path in ROOT.iterdir():
-            if path.suffix == ".md":  # through a link, what is said to change a page would change it
+            if path.suffix == ".md":  # a command that changes a page must not change it through a link
                 shutil.copy(path, folder)
             elif not path.name.startswith(".") and path.name not in ("output", "build", "datasets"):
                 (folder / path.name).symlink_to(path)
 
-    def read_to(self, block: Block, has_coco: bool) -> None:
-        """Run a block, after those before it, which may have been run already.
+    def check(self) -> None:
+        """Check all commands without running any.
 
         Raises:
-            BadPageError, or what the block raises.
+            BadPageError: if a command names a file, flag or key that does not exist.
+        """
+        for block in self._blocks:
+            with self._inside():
+                if "file" in block.marks:
+                    Path(block.marks["file"]).write_text(block.text)
+                elif block.language == "bash":
+                    check(block.text)
+
+    def read_to(self, block: Block, has_coco: bool) -> None:
+        """Run a block, after those before it that have not run yet.
+
+        Raises:
+            BadPageError: if a command fails, or a block prints something else than the page says.
         """
         while self._blocks and self._blocks[0].line <= block.line:
             following = self._blocks.pop(0)
             if has_coco or "needs COCO" not in following.marks:
                 self._run(following)
 
+    @contextlib.contextmanager
+    def _inside(self) -> contextlib.AbstractContextManager:
+        """Be in the folder, with the variables of the page."""
+        before = Path.cwd()
+        os.chdir(self._folder)
+        try:
+            with mock.patch.dict(os.environ, self._environment):
+                yield
+                self._environment = dict(os.environ)
+        finally:
+            os.chdir(before)
+
     def _run(self, block: Block) -> None:
         printed = _Tee()
-        with (
-            contextlib.chdir(self._folder),
-            mock.patch.dict(os.environ, self._environment),
-            contextlib.redirect_stdout(printed),
-        ):
+        with self._inside(), contextlib.redirect_stdout(printed):
             self._execute(block)
-            self._environment = dict(os.environ)  # with the variables of the page
         if block.output is None or {"light", "not run", "file"} & set(block.marks):
             return
         if not doctest.OutputChecker().check_output(block.output, printed.getvalue(), _ANYTHING_GOES):

@@ -1,4 +1,4 @@
-"""Commands of the documentation: run in this process where that can be, or checked without running them."""
+"""Commands of the documentation: run, in this process if possible, or checked without running them."""
 
 import os
 import re
@@ -17,9 +17,10 @@ from torch.distributed.run import get_args_parser
 
 from nl_detectron.engine import read_config
 
-_ASSIGNMENT = re.compile(r"(?:export )?([A-Za-z_]\w*)=(\$\(.*?\)|\S*)")
-_FOR_SHELL = re.compile(r"&&|\||[<>]+|.*\$\(.*")  # words that only a shell can make sense of
+_ASSIGNMENT = re.compile(r'(?:export )?([A-Za-z_]\w*)=("[^"]*"|\$\(.*?\)|\S*)')
+_FOR_SHELL = re.compile(r"&&|\||[<>]+|.*\$\(.*")  # words that only a shell understands
 _ELSEWHERE = ("pip", "git", "python3", "main/bin/pip", "sbatch", "scontrol", ".", "source", "set", "cd")
+_FOLDERS = ("configs", "examples", "projects", "tests", "tools")
 
 
 class BadPageError(Exception):
@@ -27,11 +28,11 @@ class BadPageError(Exception):
 
 
 def run(text: str, keys: Sequence[str] = (), others: Mapping[str, str] | None = None) -> None:
-    """Run lines of bash; those of Python scripts in this process, as imports take seconds.
+    """Run lines of bash; those of Python scripts in this process, because imports take seconds.
 
     Args:
-        keys: of the config, with their values, for each line of train_net.py.
-        others: values of variables in the place of those that the lines give them.
+        keys: config keys and values to add to each line of train_net.py.
+        others: values of variables that replace those in the lines.
 
     Raises:
         BadPageError: if one fails.
@@ -49,12 +50,12 @@ def run(text: str, keys: Sequence[str] = (), others: Mapping[str, str] | None = 
 
 
 def run_lightly(text: str, light: str) -> None:
-    """Check lines of bash, and run them on small images, or other lines: `light` is as in doc_blocks.py.
+    """Check lines of bash, then run them on small images, or other lines: `light` is as in doc_blocks.py.
 
     Raises:
         BadPageError: if one fails.
     """
-    with mock.patch.dict(os.environ):  # for its variables will have other values
+    with mock.patch.dict(os.environ):  # its variables get other values
         check(text)
     if light.startswith("python "):
         run(light, SMALL)
@@ -65,7 +66,7 @@ def run_lightly(text: str, light: str) -> None:
 
 
 def check(text: str) -> None:
-    """Whether lines of bash could be run: what they name is there, and takes their flags and keys."""
+    """Check that everything lines of bash name exists, and takes their flags and keys."""
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     for line in _lines(text):
         words = _words(line, {})
@@ -75,7 +76,7 @@ def check(text: str) -> None:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The commands, a line each; the shell's own comments are left out."""
+    """The commands, a line each, without the shell's comments."""
     for line in text.replace("\\\n", " ").splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             yield line.strip()
@@ -86,7 +87,7 @@ def _words(line: str, others: Mapping[str, str]) -> list[str]:
     while match := _ASSIGNMENT.match(line):
         name, value = match.groups()
         if not value.startswith("$("):
-            os.environ[name] = os.path.expandvars(others.get(name, value))
+            os.environ[name] = os.path.expandvars(others.get(name, value.strip('"')))
         line = line[match.end() :].lstrip()
     return shlex.split(os.path.expandvars(line), comments=True)
 
@@ -120,21 +121,23 @@ def _check_command(words: list[str]) -> None:
             raise BadPageError(f"{shlex.join(words)}: torchrun has no {others}")
         words = ["python", args.training_script, *args.training_script_args]
     for word in words:
-        if word.split("/")[0] in ("configs", "examples", "tests", "tools") and not Path(word).exists():
+        if word.split("/")[0] in _FOLDERS and not Path(word).exists():
             raise BadPageError(f"{shlex.join(words)}: there is no {word}")
-    match words:
-        case ["python", script, *arguments] if script.endswith(".py") and not script.startswith("../"):
-            _check_script(script, arguments)
-        case ["make", *_]:
-            _run_in_shell(shlex.join([*words, "-n"]))
-        case ["sbatch", file]:
-            with mock.patch.dict(os.environ):  # its variables are not the page's
-                check(Path(file).read_text())
-        case [program, *_] if program not in (*_ELSEWHERE, "python"):
-            raise BadPageError(f"{shlex.join(words)}: {program} is unknown")
+    if words[:1] == ["python"]:
+        if words[1].endswith(".py") and not words[1].startswith("../"):
+            _check_script(words[1], words[2:])
+    elif words[:1] == ["make"]:
+        _run_in_shell(shlex.join([*words, "-n"]))
+    elif words[:1] == ["sbatch"]:
+        with mock.patch.dict(os.environ):  # its variables are not the page's
+            check(Path(words[1]).read_text())
+    elif words and words[0] not in _ELSEWHERE:
+        raise BadPageError(f"{shlex.join(words)}: {words[0]} is unknown")
 
 
 def _check_script(script: str, arguments: list[str]) -> None:
+    if not Path(script).exists():
+        raise BadPageError(f"there is no {script}")
     parse = ArgumentParser.parse_args
 
     def parse_and_stop(parser: ArgumentParser, args: object = None, namespace: object = None) -> None:
@@ -145,6 +148,8 @@ def _check_script(script: str, arguments: list[str]) -> None:
             _run_script([script, *arguments])
         except _Parsed as parsed:
             (args,) = parsed.args
+        else:
+            return  # it takes no arguments
     configs = getattr(args, "config_file", None) or []
     for config in [configs] if isinstance(configs, str) else configs:
         if hasattr(args, "opts") and not config.startswith("output/") and not Path(config).is_dir():

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from nl_detectron_shapes import register_shapes
 
-from nl_detectron.data import register_drawn
-from nl_detectron.engine import main
+from nl_detectron.engine import main, read_config
+from nl_detectron.engine.flags import train_net_parser
 
 ROOT = Path(__file__).parents[1]
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
@@ -22,11 +24,18 @@ SMALL = (
     "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.STEPS () "
     "MODEL.DEVICE cpu"
 ).split()
+STEPS = ("SEED", "1", "SOLVER.MAX_ITER", "3", "SOLVER.CHECKPOINT_PERIOD", "2")
 
 
 def arguments(config: str, output: Path, *others: str) -> list[str]:
     """Those of train_net.py. Flags have to come before keys of the config."""
     return ["--config-file", config, *others, *SMALL, "OUTPUT_DIR", str(output)]
+
+
+def load_config(*argv: str) -> CfgNode:
+    """The config of a command line of train_net.py."""
+    cfg, _ = read_config(train_net_parser().parse_args(argv))
+    return cfg
 
 
 def environment(root: Path, **variables: str) -> dict[str, str]:
@@ -81,7 +90,7 @@ def registrations_forgotten() -> Iterator[None]:
     try:
         yield
     finally:
-        register_drawn("shapes", root / "shapes")
+        register_shapes(root)
         for name in set(DatasetCatalog.list()) - before:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)

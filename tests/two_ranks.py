@@ -1,11 +1,13 @@
-"""What test_processes.py runs as two processes of torchrun: `two_ranks.py CHECK SHAPES_ROOT FOLDER`."""
+"""What test_distributed.py runs in two processes: `two_ranks.py CONFIG FOLDER CHECK ...`."""
 
 import argparse
 import copy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import nl_detectron_shapes  # noqa: F401
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper
@@ -13,15 +15,13 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from nl_detectron.engine.command_line import train_net_parser
-from nl_detectron.engine.processes import run_in_processes
-from runs import KEYPOINT, MASK, SMALL
+from runs import SMALL
 from torch import nn
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import Trainer
-
-CONFIGS = {"mask": MASK, "keypoint": KEYPOINT}
+from nl_detectron.engine.distributed import run_in_processes
+from nl_detectron.engine.flags import train_net_parser
 
 
 def equal_weights(cfg: CfgNode) -> None:
@@ -69,9 +69,8 @@ def equal_steps(cfg: CfgNode) -> None:
             optimizer.step()
     gradients = {name: p.grad for name, p in alone.named_parameters()}
     for name, parameter in shared.module.named_parameters():
-        scale = (
-            gradients[name].abs().max().item()
-        )  # of zeros but for rounding: phi's bias, which softmax cancels
+        # phi's bias has gradients of zero but for rounding: softmax cancels it
+        scale = gradients[name].abs().max().item()
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-4 * scale + 1e-8)
     assert_equal_in_all_ranks(shared)
 
@@ -111,15 +110,23 @@ def without_objects(image: dict[str, object]) -> dict[str, object]:
     return {**image, "instances": image["instances"][:0]}
 
 
+CHECKS: dict[str, Callable[[CfgNode], None]] = {
+    "equal_weights": equal_weights,
+    "equal_steps": equal_steps,
+    "no_instances": no_instances,
+}
+
+
 def main() -> None:
-    check, config, folder = sys.argv[1:]
-    cfg = model_zoo.get_config(CONFIGS[config])
+    config, folder, *checks = sys.argv[1:]
+    cfg = model_zoo.get_config(config)
     cfg.merge_from_list([*SMALL, "SEED", "1", "OUTPUT_DIR", folder, "SOLVER.IMS_PER_BATCH", "4"])
     args = train_net_parser().parse_args(["--timeout", "1"])
 
     def run(cfg: CfgNode, args: argparse.Namespace) -> None:
-        with EventStorage():
-            globals()[check](cfg)
+        for check in checks:
+            with EventStorage():
+                CHECKS[check](cfg.clone())
         Path(folder, f"{comm.get_rank()}.passed").touch()
 
     run_in_processes(run, cfg, args)

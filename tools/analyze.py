@@ -18,15 +18,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import nl_detectron_shapes  # noqa: F401  (registers shapes_train and the like, which a config may name)
 from detectron2.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
 from nl_detectron.config import baseline_of, check_non_local_keys
 from nl_detectron.engine import read_config, tool_parser
-from nl_detectron.errors import UserError, one_line_errors, wants_tracebacks
+from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
-from nl_detectron.inspect import Counts, count_by_stage, total
+from nl_detectron.inspect import Counts, count_by_stage, extra_cost, total
 
 UNITS = {"parameters (M)": 1e6, "multiply-adds (G)": 1e9, "activations (M)": 1e6}
 FORMATS = {"text": "simple", "markdown": "github", "csv": ""}  # the first two as tabulate calls them
@@ -52,13 +53,14 @@ def main() -> None:
             raise UserError("--height and --width must be 1 or more, --proposals and --detections 0 or more.")
         files = list(config_files(args.config_file or [""]))
         rows = parts(read(args, files[0]), sizes) if len(files) == 1 else summaries(args, files, sizes)
-        if rows and args.output:
+        table = format_table(rows, args.format, sizes)
+        if args.output:
             with atomic_write(args.output) as path:
-                path.write_text(format_table(rows, args.format, sizes) + "\n")
-        elif rows:
-            print(format_table(rows, args.format, sizes))
-        if len(files) > 1 and len(rows) < len(files):
-            sys.exit(1)  # `summaries` has said why
+                path.write_text(table + "\n")
+        else:
+            print(table)
+    if len(rows) < len(files):
+        sys.exit(1)  # `summaries` has said why
 
 
 def config_files(names: Sequence[str]) -> Iterator[str]:
@@ -74,7 +76,7 @@ def config_files(names: Sequence[str]) -> Iterator[str]:
 
 
 def read(args: argparse.Namespace, file: str) -> CfgNode:
-    """The config of one file, for no device in particular."""
+    """The config of one file, on the CPU: counting needs no device."""
     opts = ["MODEL.DEVICE", "cpu", *args.opts] if file else args.opts
     cfg, given = read_config(argparse.Namespace(**{**vars(args), "config_file": file, "opts": opts}))
     check_non_local_keys(cfg, given)
@@ -84,11 +86,10 @@ def read(args: argparse.Namespace, file: str) -> CfgNode:
 def parts(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
     """A row for each part of a config's model and each block, their sum, and how it exceeds the baseline."""
     counts = count_by_stage(cfg, **sizes)
-    baseline = total(count_by_stage(baseline_of(cfg), **sizes).values())
-    counts = counts | {"total": total(counts.values()), "baseline": baseline}
-    rows = {part: _scaled(count) for part, count in counts.items()}
-    rows["extra (%)"] = _extra(baseline, counts["total"])
-    return [{"part": part, **row} for part, row in rows.items()]
+    model, baseline = (total(each.values()) for each in (counts, count_by_stage(baseline_of(cfg), **sizes)))
+    counts |= {"total": model, "baseline": baseline}
+    rows = [{"part": part, **_scaled(count)} for part, count in counts.items()]
+    return [*rows, {"part": "extra (%)", **_extra(baseline, model)}]
 
 
 def summaries(args: argparse.Namespace, files: Sequence[str], sizes: dict[str, int]) -> list[Row]:
@@ -97,13 +98,13 @@ def summaries(args: argparse.Namespace, files: Sequence[str], sizes: dict[str, i
     for file in (progress := tqdm(files, desc="counting", unit="config")):
         try:
             cfg = read(args, file)
-            model, baseline = (total(count_by_stage(c, **sizes).values()) for c in (cfg, baseline_of(cfg)))
+            baseline, model = extra_cost(cfg, *sizes.values())
             extra = {f"{name.split(' (')[0]} (+%)": value for name, value in _extra(baseline, model).items()}
             rows.append({"config": Path(file).stem, **_scaled(model), **extra})
-        except (UserError, OSError) as error:
-            if wants_tracebacks():
-                raise
+        except UserError as error:
             progress.write(f"error: {file}: {error}", file=sys.stderr)
+    if not rows:
+        raise UserError("None of the configs can be counted (see above).")
     return rows
 
 

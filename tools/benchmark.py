@@ -1,33 +1,33 @@
 #!/usr/bin/env python
-"""What the non-local operation costs against the usual sequence of operations, how that grows, and what a
-block adds to whole models. Contestants take turns in one process: their ratios are what carries over to
-other machines. Prints tables, and writes benchmark.json and benchmark.png.
+"""Compare the non-local operation with the usual sequence of operations, and models with their baselines.
+
+Contestants take turns in one process: their ratios are what carries over to other machines. The tables
+are printed and written to benchmark.md, and the growth with N is drawn in benchmark.png. The exit code is
+1 if the operation is slower than the usual sequence or holds a tensor above its budget.
 
     python tools/benchmark.py --output output/benchmark
     python tools/benchmark.py --device cuda --dtype bfloat16
 """
 
 import argparse
-import json
 import os
 import platform
-from dataclasses import asdict
+import sys
 from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler of the CPU's memory is talkative
 
 import torch
-from benchmarking.growth import growth_table, plot_growth, run_growth
-from benchmarking.models import MODELS, model_table, run_models
-from benchmarking.operation import OPERATIONS, SHAPES, operation_table, run_case, verdicts
+from benchmarking import growth, models, operation
+from benchmarking.measure import table
 from tqdm import tqdm
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 
-PARTS = ("operation", "growth", "models")
+PARTS = ("operation", "models")
 
 
 def main() -> None:
@@ -45,39 +45,43 @@ def main() -> None:
         if args.device != "cpu" and not torch.cuda.is_available():
             raise UserError(f"--device {args.device} needs a GPU, and there is none. Use --device cpu.")
         args.output.mkdir(parents=True, exist_ok=True)
-        run(args)
+        is_met = run(args)
+    sys.exit(0 if is_met else 1)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure the parts asked for, print them, and write them down."""
+def run(args: argparse.Namespace) -> bool:
+    """Measure the parts asked for, then print and write them; whether each requirement is met."""
     torch.manual_seed(0)
-    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
-    results: dict[str, object] = {"machine": _machine(device, args.dtype)}
-    end = ""
-    print(results["machine"], flush=True)
+    like = torch.empty(0, device=args.device, dtype=getattr(torch, args.dtype))
+    machine = _machine(like)
+    pages, is_met = [machine], True
     if "operation" in args.parts:
-        pairs = tqdm([(f, shape) for f in OPERATIONS for shape in SHAPES], desc="operation", leave=False)
-        cases = [case for f, shape in pairs for case in run_case(f, shape, device, dtype, args.seconds)]
-        print("", operation_table(cases), sep="\n", flush=True)
-        results["operation"] = cases
-        end = f"\n{verdicts(cases)}"
-    if "growth" in args.parts:
-        growth = run_growth(device, dtype, args.seconds)
-        print("", growth_table(growth), sep="\n", flush=True)
-        plot_growth(growth, args.output / "benchmark.png", results["machine"])
-        results["growth"] = growth
+        cases = _run_operation(like, args.seconds)
+        growing = [case for case in cases if case.positions in growth.SHAPES]
+        growth.plot_growth(growing, args.output / "benchmark.png", machine)
+        text, is_met = operation.verdicts(cases)
+        pages += [operation.operation_table(cases), text]
     if "models" in args.parts:
-        models = [run_models(name, device, dtype) for name in tqdm(MODELS, desc="models", leave=False)]
-        print("", model_table(models), sep="\n", flush=True)
-        results["models"] = models
-    with atomic_write(args.output / "benchmark.json") as unfinished:
-        unfinished.write_text(json.dumps(results, indent=1, default=asdict))
-    print(end, f"written: {args.output}", sep="\n")
+        names = tqdm(models.MODELS, desc="models", leave=False)
+        rows = [row for name in names for row in models.run_models(name, like)]
+        pages.append(table(rows, models.HEADERS))
+    with atomic_write(args.output / "benchmark.md") as unfinished:
+        unfinished.write_text("\n\n".join(pages) + "\n")
+    print(*pages, f"written: {args.output}", sep="\n\n")
+    return is_met
 
 
-def _machine(device: torch.device, dtype: str) -> str:
+def _run_operation(like: torch.Tensor, seconds: float) -> list[operation.Case]:
+    sizes = [(f, *item) for f in operation.OPERATIONS for item in operation.SHAPES.items()]
+    sizes += [(f, *item) for f in growth.FUNCTIONS for item in growth.SHAPES.items()]
+    bar = tqdm(sizes, desc="operation", leave=False)
+    return [case for size in bar for case in operation.run_case(*size, like, seconds)]
+
+
+def _machine(like: torch.Tensor) -> str:
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {where}"
+    name = torch.cuda.get_device_name(like.device) if like.is_cuda else f"{platform.machine()}, {where}"
+    dtype = str(like.dtype).removeprefix("torch.")
     return f"{name}, {dtype}, PyTorch {torch.__version__}, {date.today()}"
 
 

@@ -11,6 +11,7 @@ how far it differs; the exit code is 0 only if nothing does.
 import sys
 from pathlib import Path
 
+import nl_detectron_shapes  # noqa: F401  (registers shapes_val and the like, which DATASETS.TEST may name)
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -27,15 +28,11 @@ from nl_detectron.predictor import Predictor
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument(
-        "--images", type=int, default=4, help="how many of DATASETS.TEST (default: %(default)s)"
-    )
+    text = "how many of DATASETS.TEST (default: %(default)s)"
+    parser.add_argument("--images", type=int, default=4, help=text)
     parser.add_argument("--input", nargs="+", default=[], metavar="FILES", help="images, folders, patterns")
-    parser.add_argument(
-        "--allow-mismatch",
-        action="store_true",
-        help="accept weights that lack tensors of the baseline, e.g. ImageNet's",
-    )
+    text = "accept weights that lack tensors of the baseline, e.g. ImageNet's"
+    parser.add_argument("--allow-mismatch", action="store_true", help=text)
     args = parser.parse_args()
     rows: list[dict[str, str]] = []
     with one_line_errors():
@@ -75,12 +72,10 @@ def build_pair(cfg: CfgNode, allow_mismatch: bool) -> tuple[Predictor, Predictor
 
 
 def compare(model: Predictor, baseline: Predictor, path: Path, image: np.ndarray) -> dict[str, str]:
-    """What both models make of an image: "same", or by how much it differs at most."""
+    """For each output of either model: "same", or by how much the two differ at most."""
     ours, theirs = outputs(model, image), outputs(baseline, image)
     row = {"image": path.name, "detections": str(len(theirs["scores"]) if "scores" in theirs else "-")}
-    for name in theirs | ours:
-        row[name] = difference(ours.get(name), theirs.get(name))
-    return row
+    return row | {name: difference(ours.get(name), theirs.get(name)) for name in theirs | ours}
 
 
 def outputs(predictor: Predictor, image: np.ndarray) -> dict[str, Tensor]:
@@ -108,7 +103,11 @@ def difference(ours: Tensor | None, theirs: Tensor | None) -> str:
 
 def verdict(rows: list[dict[str, str]]) -> int:
     """Say what the comparison showed; the exit code."""
-    differing = [row["image"] for row in rows if {*row.values()} - {row["image"], row["detections"], "same"}]
+    differing = []
+    for row in rows:
+        _, _, *compared = row.values()
+        if set(compared) != {"same"}:
+            differing.append(row["image"])
     counts = [int(row["detections"]) for row in rows if row["detections"] != "-"]
     if differing:
         print(f"NOT identical: {', '.join(differing)}.")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Move non-local blocks between checkpoints of Detectron2 and of other implementations: see projects/interop."""
+"""Move non-local blocks between checkpoints of Detectron2 and of others: see projects/interop."""
 
 from nl_detectron_interop.convert import main
 

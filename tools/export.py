@@ -10,6 +10,7 @@ Each file is loaded again and compared with eager PyTorch, at other sizes too, b
 
 from pathlib import Path
 
+import nl_detectron_shapes  # noqa: F401  (registers shapes_train and the like, which a config may name)
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -40,21 +41,19 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--format", required=True, choices=[*DETECTORS, *PARTS])
     parser.add_argument("--output", type=Path, required=True, help="a file; for onnx-block a folder")
-    parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="the image that TorchScript is checked on (default: noise)"
-    )
-    parser.add_argument(
-        "--allow-mismatch", action="store_true", help="accept weights that lack tensors of the model"
-    )
+    text = "the image that TorchScript is checked on (default: noise)"
+    parser.add_argument("--input", type=Path, metavar="FILE", help=text)
+    text = "accept weights that lack tensors of the model"
+    parser.add_argument("--allow-mismatch", action="store_true", help=text)
     args = parser.parse_args()
     with one_line_errors(), torch.no_grad():
         cfg, given = read_config(args)
         check_non_local_keys(cfg, given)
-        check_model(cfg, args.format)
         wanted = "folder" if args.format == "onnx-block" else "file"
         if args.output.exists() and args.output.is_dir() == (wanted == "file"):
             raise UserError(f"--output {str(args.output)!r} is not a {wanted}. Give one for {args.format}.")
         if args.format in DETECTORS:
+            check_detector(cfg, args.format)
             images = sample_images(cfg, args.input)
             DETECTORS[args.format](load_model(cfg, args.allow_mismatch), images, args.output)
         else:
@@ -62,23 +61,18 @@ def main() -> None:
             PARTS[args.format](load_model(cfg, args.allow_mismatch), args.output)
 
 
-def check_model(cfg: CfgNode, kind: str) -> None:
-    """Refuse a model that this format cannot hold, naming a format that can."""
-    model, deformable = cfg.MODEL, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE
-    if kind in DETECTORS and model.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
-        raise UserError(
-            f"{kind} cannot hold MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}. Use onnx-backbone."
-        )
-    if kind == "torchscript-script" and model.ROI_HEADS.NAME == "CascadeROIHeads":
-        raise UserError(f"{kind} cannot hold MODEL.ROI_HEADS.NAME CascadeROIHeads. Use torchscript-trace.")
-    if kind in DETECTORS and any(deformable):
-        key = f"MODEL.RESNETS.DEFORM_ON_PER_STAGE {deformable}"
-        raise UserError(f"{kind} cannot hold {key}. Use onnx-backbone or onnx-block.")
-    # A trial without weights runs the model once, whatever it exports.
-    runs = kind == "onnx-backbone" or not model.WEIGHTS
-    if any(deformable) and model.RESNETS.DEFORM_MODULATED and runs:
-        key = "MODEL.RESNETS.DEFORM_MODULATED"
-        raise UserError(f"{key} needs a GPU, and exports run on the CPU. Use onnx-block with MODEL.WEIGHTS.")
+def check_detector(cfg: CfgNode, kind: str) -> None:
+    """Reject a detector that this kind of TorchScript cannot hold, naming a format that can."""
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
+        limit, other = f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}", "onnx-backbone"
+    elif model.ROI_HEADS.NAME == "CascadeROIHeads" and kind == "torchscript-script":
+        limit, other = "MODEL.ROI_HEADS.NAME CascadeROIHeads", "torchscript-trace"
+    elif any(model.RESNETS.DEFORM_ON_PER_STAGE):
+        limit, other = "MODEL.RESNETS.DEFORM_ON_PER_STAGE", "onnx-backbone or onnx-block"
+    else:
+        return
+    raise UserError(f"{kind} cannot hold {limit}. Use {other}.")
 
 
 def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
@@ -96,8 +90,8 @@ def load_model(cfg: CfgNode, allow_mismatch: bool = False) -> nn.Module:
         _enliven(model)
     for name, block in non_local_blocks(model):
         x = torch.randn(1, block.in_channels, 8, 8)
-        if (block(x) - x).abs().max() < 0.01 * x.abs().max():  # in which a wrong W_z y would hide
-            print(f"{name} adds little or nothing to its input, so the check says little of it.")
+        if (block(x) - x).abs().max() < 0.01 * x.abs().max():
+            print(f"{name} adds little or nothing to its input: the check would miss a wrong block.")
     return model
 
 
@@ -120,10 +114,10 @@ def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def _enliven(model: nn.Module) -> None:
-    """Make random weights worth checking: every layer of ResNets and blocks gives values of size 1.
+    """Make random weights worth checking: scale every layer of ResNets and blocks to outputs of size 1.
 
-    Else features would grow through frozen norms to where rounding decides a softmax, and new blocks would be
-    the identity.
+    Otherwise features grow through frozen norms until rounding decides a softmax, and new blocks are the
+    identity.
     """
     blocks = [block for _, block in non_local_blocks(model)]
     for block in blocks:

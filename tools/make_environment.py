@@ -19,16 +19,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINT = ("-c", str(ROOT / "constraints.txt"))
-PROJECT = ("-e", f"{ROOT}[dev]")
+INSTALL_DETECTRON2 = str(ROOT / "tools" / "install_detectron2.py")
+PIP_INSTALL = ("-m", "pip", "install", "--quiet")
+PROJECT = (*PIP_INSTALL, "-e", f"{ROOT}[dev]")
+ORIGIN = """import detectron2, importlib.util as util
+print("ours" if util.find_spec("detectron2._unbuilt") else "the user's")"""
 
 
 def run(python: Path, *arguments: str) -> None:
     if subprocess.run([str(python), *arguments], check=False).returncode:
         sys.exit(f"error: `python {' '.join(arguments)}` failed, see above")
-
-
-def pip_install(python: Path, *arguments: str) -> None:
-    run(python, "-m", "pip", "install", "--quiet", *arguments)
 
 
 def has_pip(python: Path) -> bool:
@@ -37,14 +37,10 @@ def has_pip(python: Path) -> bool:
     return python.exists() and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def detectron2_of(python: Path | str) -> str | None:
-    """Whose Detectron2 an interpreter imports: "ours" (install_detectron2.py's), "the user's" or None."""
-    program = (
-        "import detectron2, importlib.util as util; "
-        "print('ours' if util.find_spec('detectron2._unbuilt') else 'the user\\'s')"
-    )
-    result = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
+def detectron2_of(python: Path | str) -> str:
+    """Whose Detectron2 an interpreter imports: "ours" (install_detectron2.py's), "the user's", or ""."""
+    result = subprocess.run([str(python), "-c", ORIGIN], capture_output=True, text=True, check=False)
+    return result.stdout.strip()
 
 
 def create(environment: Path) -> None:
@@ -55,8 +51,8 @@ def create(environment: Path) -> None:
     except subprocess.CalledProcessError:
         sys.exit(f"error: {sys.executable} has no ensurepip (on Debian: apt-get install python3-venv)")
     if detectron2_of(sys.executable):
+        # Not --system-site-packages: within an environment it would show the packages of the system.
         folders = [*site.getsitepackages(), site.getusersitepackages()]
-        # Not --system-site-packages: from within an environment that shows the packages of the system.
         lines = (f"import site; site.addsitedir({folder!r})\n" for folder in folders)
         packages = environment / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
         (packages / "packages_of_the_user.pth").write_text("".join(lines))
@@ -74,12 +70,12 @@ def main() -> None:
     if not has_pip(python):
         create(environment)
     if detectron2_of(python) == "the user's":
-        run(python, str(ROOT / "tools" / "install_detectron2.py"))  # says which it is
-        pip_install(python, *PROJECT)
+        run(python, INSTALL_DETECTRON2)  # says which it is
+        run(python, *PROJECT)
     else:
-        pip_install(python, *CONSTRAINT, "torch", "torchvision", "setuptools", "wheel")
-        run(python, str(ROOT / "tools" / "install_detectron2.py"), *CONSTRAINT)
-        pip_install(python, *CONSTRAINT, *PROJECT)
+        run(python, *PIP_INSTALL, *CONSTRAINT, "torch", "torchvision", "setuptools", "wheel")
+        run(python, INSTALL_DETECTRON2, *CONSTRAINT)
+        run(python, *PROJECT, *CONSTRAINT)
     if subprocess.run([str(python), "-c", "import cv2"], check=False).returncode:
         sys.exit(
             "error: OpenCV needs libraries of the system: install them (on Debian "

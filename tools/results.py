@@ -15,17 +15,23 @@ blocks and data.
 """
 
 import argparse
-import shutil
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from result_tables.curves import plot_curves
-from result_tables.pairing import pair_runs, read_finished
-from result_tables.tables import FORMATS, filled_in, format_table, result_table
+from result_tables.pairing import Comparison, pair_runs, read_finished, scores_of
+from result_tables.paper import TABLE_5, TABLE_6
+from result_tables.tables import FORMATS, format_table, result_table
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.files import atomic_write
+
+PICTURES = (".png", ".pdf", ".svg")
+# What is evaluated for a place, the most special first, and the rows of the paper that belong there.
+PLACES = {"keypoint": ("keypoints/AP", [*TABLE_6]), "mask": ("segm/AP", [*TABLE_5]), "box": ("bbox/AP", [])}
+_PLACE = re.compile(r"(<!-- results:(\w+) -->\r?\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -40,41 +46,48 @@ def main() -> None:
     parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown whose tables are replaced")
     args = parser.parse_args()
     with one_line_errors():
-        check_files(args)
-        run(args)
+        if args.curves and args.curves.suffix not in PICTURES:
+            raise UserError(f"--curves {args.curves} must end in {', '.join(PICTURES)}.")
+        comparisons = pair_runs([read_finished(folder) for folder in args.input])
+        page = filled_in(args.update, comparisons) if args.update else b""
+        table = format_table(result_table(comparisons), args.format)
+        if args.output:
+            args.output.write_text(table, encoding="utf-8")
+        else:
+            print(table, end="")
+        if args.curves:
+            plot_curves(comparisons).savefig(args.curves, dpi=150)
+        if args.update:
+            args.update.write_bytes(page)
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Refuse, before anything is written, a file that would replace another."""
-    paths = [path.resolve() for path in (args.output, args.curves, args.update) if path]
-    if len({*paths}) < len(paths):
-        raise UserError("--output, --curves and --update must name different files.")
-    for path in paths:
-        if any(path.is_relative_to(folder.resolve()) for folder in args.input):
-            raise UserError(f"{path} is in a folder of --input. Name another file.")
-    formats = Figure().canvas.get_supported_filetypes()
-    if args.curves and args.curves.suffix[1:].lower() not in formats:
-        raise UserError(f"--curves {args.curves} must end in .png, or one of {', '.join(formats)}.")
+def filled_in(path: Path, comparisons: Sequence[Comparison]) -> bytes:
+    """A Markdown file with its tables: what was trained, and the paper's rows, trained or not.
 
+    Raises:
+        UserError: if the file lacks a place, or has one with an unknown name or no end; and for an AP of nan.
+    """
+    text = path.read_bytes().decode()  # with its own line ends
+    found = [match[2] for match in _PLACE.finditer(text)]
+    if not found or len(found) != text.count("<!-- results:") or not set(found) <= set(PLACES):
+        places = ", ".join(f"<!-- results:{place} -->" for place in PLACES)
+        ends = "a line <!-- /results --> after it"
+        raise UserError(f"{path} needs places for tables: a line {places} each, and {ends}.")
+    tables: dict[str, list[Comparison]] = {place: [] for place in found}
+    for comparison in comparisons:
+        for run in comparison.baselines + comparison.runs:
+            if any(map(math.isnan, scores_of(run).values())):
+                raise UserError(f"{run.folder} has an AP of nan, which is no result. Train for longer.")
+        place = next(place for place, (score, _) in PLACES.items() if score in scores_of(comparison.runs[0]))
+        if place not in tables:
+            raise UserError(f"{path} has no place <!-- results:{place} --> for {comparison.runs[0].folder}.")
+        tables[place].append(comparison)
 
-def run(args: argparse.Namespace) -> None:
-    """Compare the trainings, and only then write what was asked for."""
-    comparisons = pair_runs([read_finished(folder) for folder in args.input])
-    page = filled_in(args.update, comparisons) if args.update else b""
-    table = format_table(result_table(comparisons), args.format)
-    if args.output:
-        with atomic_write(args.output) as unfinished:
-            unfinished.write_text(table, encoding="utf-8")
-    else:
-        print(table, end="")
-    if args.curves:
-        with atomic_write(args.curves) as unfinished:
-            plot_curves(comparisons).savefig(unfinished, dpi=150, format=args.curves.suffix[1:])
-    if args.update:
-        path = args.update.resolve()  # of a link, the file that it names
-        with atomic_write(path) as unfinished:
-            unfinished.write_bytes(page)
-            shutil.copymode(path, unfinished)
+    def fill(match: re.Match[str]) -> str:
+        begin, place, end = match.groups()
+        return begin + format_table(result_table(tables[place], PLACES[place][1]), "markdown") + end
+
+    return _PLACE.sub(fill, text).encode()
 
 
 if __name__ == "__main__":

@@ -11,10 +11,13 @@ says how far the maps of each block depend on the position at all.
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import nl_detectron_shapes  # noqa: F401  (registers shapes_val and the like, whose classes have names)
 import numpy as np
+from attention_page.page import attention_page
 from detectron2.data import Metadata
 from tabulate import tabulate
 from tqdm import tqdm
@@ -25,7 +28,6 @@ from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 from nl_detectron.inspect import (
     Observation,
-    attention_page,
     draw_queries,
     find_images,
     observe,
@@ -42,21 +44,17 @@ def main() -> None:
         cfg, given = read_config(args)
         check_non_local_keys(cfg, given)
         set_confidence_threshold(cfg, args.confidence_threshold, given)
-        if args.detections is None:
-            args.detections = 0 if args.point else 1
         images = find_images(args.input)
-        stems = [path.stem for path in images]
-        for stem in stems:
-            if stems.count(stem) > 1:
-                raise UserError(f"{stems.count(stem)} images are called {stem!r}. Rename them.")
+        name, count = Counter(path.stem for path in images).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"{count} images are called {name!r}. Rename them.")
         predictor = Predictor(cfg, args.allow_mismatch)
         print(predictor.report)
         blocks = chosen_blocks(predictor, args.block)
         if predictor.report.new_blocks and not args.allow_mismatch:
-            missing = next(iter(predictor.report.new_blocks))
             raise UserError(
-                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} lacks {missing}. Give weights that were trained with "
-                "it, or --allow-mismatch to see random ones."
+                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} lacks {next(iter(predictor.report.new_blocks))}. Give "
+                "weights that were trained with it, or --allow-mismatch to see random ones."
             )
         args.output.mkdir(parents=True, exist_ok=True)
         rows = []
@@ -67,7 +65,7 @@ def main() -> None:
                 if not (0 <= x < width and 0 <= y < height):
                     raise UserError(f"--point {x},{y} is outside {str(path)!r} of {width} x {height} pixels.")
             seen = observe(predictor, image)
-            seen = Observation(image, seen.instances, [f for f in seen.fields if f.name in blocks])
+            seen.fields[:] = [field for field in seen.fields if field.name in blocks]
             write_files(seen, path, predictor.metadata, args)
             rows.extend({"image": path.name, **row} for row in summary(seen, blocks))
 
@@ -83,28 +81,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = tool_parser(__doc__)
     parser.add_argument("--input", nargs="+", required=True, help="images, folders of images, or globs")
     parser.add_argument("--output", type=Path, required=True, help="the folder for pictures and pages")
-    parser.add_argument(
-        "--point", type=_point, action="append", default=[], metavar="X,Y", help="a pixel; may be repeated"
-    )
-    parser.add_argument(
-        "--detections",
-        type=int,
-        metavar="K",
-        help="the K most certain ones: the middle of the box, or each keypoint (default: 1 without --point)",
-    )
-    parser.add_argument(
-        "--block", action="append", default=[], metavar="NAME", help="how its name ends (default: all blocks)"
-    )
+    text = "a pixel; may be repeated"
+    parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help=text)
+    text = "the K most certain ones: the middle of the box, or each keypoint (default: 1 without --point)"
+    parser.add_argument("--detections", type=int, metavar="K", help=text)
+    text = "how its name ends (default: all blocks)"
+    parser.add_argument("--block", action="append", default=[], metavar="NAME", help=text)
     add_detection_flags(parser)
     return parser
 
 
 def _point(text: str) -> tuple[int, int]:
-    x, y = text.split(",")
-    return int(x), int(y)
-
-
-_point.__name__ = "point, as X,Y in pixels"  # argparse's name for it in errors
+    try:
+        x, y = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels; got {text!r}") from None
+    return x, y
 
 
 def chosen_blocks(predictor: Predictor, endings: Sequence[str]) -> list[str]:
@@ -125,11 +117,12 @@ def find_queries(seen: Observation, args: argparse.Namespace, metadata: Metadata
         yield from found
         if not found:
             tqdm.write(f"point {x},{y} lies in no detected region, which is all that these blocks see")
+    wanted = int(not args.point) if args.detections is None else args.detections
     count = 0 if seen.instances is None else len(seen.instances)
-    if count < args.detections:
-        tqdm.write(f"{count} of {args.detections} detections to show: see --confidence-threshold")
-    for detection in range(min(args.detections, count)):
-        names = metadata.get("thing_classes", ()), metadata.get("keypoint_names", ())
+    if count < wanted:
+        tqdm.write(f"{count} of {wanted} detections to show: see --confidence-threshold")
+    names = metadata.get("thing_classes", ()), metadata.get("keypoint_names", ())
+    for detection in range(min(wanted, count)):
         yield from queries.of_detection(seen, detection, *names)
 
 
@@ -150,12 +143,11 @@ def write_files(seen: Observation, path: Path, metadata: Metadata, args: argpars
 def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
     """What the table says of each block: the means over its fields, if it has seen any."""
     for name in blocks:
-        fields = [field for field in seen.fields if field.name == name]
-        yield {
-            "block": name,
-            "query dependence": np.mean([field.query_dependence for field in fields]) if fields else None,
-            "change of x": np.mean([field.change for field in fields]) if fields else None,
-        }
+        row = {"block": name, "query dependence": None, "change of x": None}
+        if fields := [field for field in seen.fields if field.name == name]:
+            row["query dependence"] = np.mean([field.query_dependence for field in fields])
+            row["change of x"] = np.mean([field.change for field in fields])
+        yield row
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer with atomic writing, a report of what was loaded, and damaged files found out."""
+"""Detectron2's checkpointer with atomic writing, a load report, and detection of damaged files."""
 
 import functools
 import logging
@@ -25,16 +25,11 @@ VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with one report in place of its warnings.
 
-    Checkpoints record the variant of each non-local block, and are written atomically. The last checkpoint is
-    the newest intact one.
-
-    Attributes:
-        report: of the last checkpoint that was loaded, None before.
-        is_quiet: whether the report is left to the caller to show.
+    Checkpoints record the variant of each non-local block. The last checkpoint is the newest intact one.
     """
 
-    report: LoadReport | None = None
-    is_quiet: bool = False
+    report: LoadReport | None = None  # of the last checkpoint that was loaded
+    is_quiet: bool = False  # whether the caller shows the report
 
     @classmethod
     def in_place_of(cls, other: DetectionCheckpointer) -> "Checkpointer":
@@ -42,7 +37,7 @@ class Checkpointer(DetectionCheckpointer):
         return cls(other.model, other.save_dir, save_to_disk=other.save_to_disk, **other.checkpointables)
 
     def save(self, name: str, **kwargs: object) -> None:
-        """As Detectron2's. If the file cannot be written, as on a full disk, what was there before is kept."""
+        """As Detectron2's, atomically; a UserError if the file cannot be written, as on a full disk."""
         if not (self.save_dir and self.save_to_disk):
             return
         folder = Path(self.save_dir)
@@ -71,7 +66,7 @@ class Checkpointer(DetectionCheckpointer):
         return str(last_intact_checkpoint(Path(self.save_dir)) or "")
 
     def load(self, path: str, *args: object, **kwargs: object) -> dict[str, object]:
-        """As Detectron2's, with a UserError for a file that is no checkpoint, or damaged, or not to be had."""
+        """As Detectron2's, with a UserError for a file that is damaged, no checkpoint, or not available."""
         self._path = path
         try:
             return super().load(path, *args, **kwargs)
@@ -105,14 +100,14 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -> LoadReport:
-    """Load MODEL.WEIGHTS into a model, for inference. Nothing is logged: the report is returned.
+    """Load MODEL.WEIGHTS into a model, for inference, and return the report without logging it.
 
     Args:
-        allow_mismatch: whether the model may have tensors that the checkpoint does not hold. Whole blocks
-            always may, if it holds none: it is the baseline's then.
+        allow_mismatch: accept a checkpoint that lacks tensors of the model. One without any block, the
+            baseline's, is always accepted.
 
     Raises:
-        UserError: if there are no weights, they cannot be loaded, or not without `allow_mismatch`.
+        UserError: if there are no weights, or they cannot be loaded.
     """
     if not weights:
         raise UserError("MODEL.WEIGHTS is empty. Set it to a checkpoint of this model.")
@@ -134,9 +129,8 @@ def check_weights_file(weights: str) -> None:
 
 
 def last_intact_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a training continues from: the one that `last_checkpoint` names, or if that is
-    damaged or gone, the intact one of the highest iteration. None if there are no checkpoints; a UserError if
-    there are, and none is intact.
+    """The checkpoint to resume from: the one named in `last_checkpoint`, or if that is damaged or gone, the
+    intact one of the highest iteration. None without checkpoints; a UserError if none is intact.
     """
     tag = folder / "last_checkpoint"
     named = [folder / tag.read_bytes().decode(errors="replace").strip()] if tag.is_file() else []

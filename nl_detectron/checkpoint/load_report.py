@@ -36,22 +36,22 @@ class LoadReport:
     path: str  # of the checkpoint
     loaded: int  # how many tensors of the model are from it
     total: int  # of how many
-    new_blocks: Mapping[
-        str, int
-    ]  # each non-local block that the checkpoint lacks, with its number of tensors
+    new_blocks: Mapping[str, int]  # the number of tensors of each block that the checkpoint lacks
     all_blocks: int  # how many blocks the model has
-    has_blocks: bool  # whether the checkpoint has a block, of this model or not
-    statistics: Sequence[str]  # of FrozenBN, 0 and 1, if the checkpoint, like Caffe2's, has none at all
-    heads: Sequence[str]  # outside the ResNet, if the checkpoint is that of a classifier
-    missing: Sequence[str]  # all else that the model has and the checkpoint lacks
-    unexpected: Sequence[str]  # what the checkpoint has and the model lacks, without a classifier's own
-    shapes: Sequence[tuple[str, Shape, Shape]]  # tensors of another shape: the checkpoint's, the model's
+    has_blocks: bool  # whether the checkpoint has any block
+    statistics: Sequence[
+        str
+    ]  # those of FrozenBN if the checkpoint, like Caffe2's, has none: they are 0 and 1
+    heads: Sequence[str]  # what is outside the ResNet, if the checkpoint is a classifier's
+    missing: Sequence[str]  # everything else that the checkpoint lacks
+    unexpected: Sequence[str]  # what the model lacks, except for a classifier's own
+    shapes: Sequence[tuple[str, Shape, Shape]]  # tensors of another shape: name, checkpoint's, model's
     counts: Sequence[str]  # a sentence for each count of classes or keypoints that differs
     variants: Sequence[str]  # a sentence for each option of a block that differs from its training
 
     @property
     def fits(self) -> bool:
-        """Whether nothing is wrong, for a training. New heads are no reason not to train."""
+        """Whether nothing is wrong for a training, which may start with new heads."""
         return not (self.missing or self.unexpected or self.shapes or self.variants)
 
     def __str__(self) -> str:
@@ -73,11 +73,7 @@ class LoadReport:
         return "\n  ".join([*lines, *(text for is_shown, text in parts if is_shown)])
 
     def check_complete(self) -> None:
-        """Refuse to evaluate a model that is partly of random weights, or not the one that was trained.
-
-        Raises:
-            UserError: naming what is wrong, and the flag that evaluates it all the same.
-        """
+        """Raise a UserError if some weights are random, or the model is not the one that was trained."""
         problems = [*self.counts, *self.variants]
         if self.has_blocks and self.new_blocks:
             problems.append(f"it has blocks, but not {_listed([*self.new_blocks])}")
@@ -104,11 +100,11 @@ def make_report(
     *,
     by_ends: bool = False,
 ) -> LoadReport:
-    """Compare a model with what it was loaded from.
+    """Compare a model with the checkpoint that was loaded into it.
 
     Args:
-        given: the tensors of the checkpoint, under the names that Detectron2 gives them.
-        variants: that of each block in the checkpoint, as far as it says so.
+        given: the tensors of the checkpoint, under Detectron2's names.
+        variants: those of the blocks in the checkpoint, if it records them.
         by_ends: whether names are matched by their ends, so that what does not fit keeps its short name.
     """
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items() if not _is_counter(key)}

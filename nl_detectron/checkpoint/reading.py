@@ -23,7 +23,7 @@ _ADMITTED = {  # what pickles of dicts, numbers and arrays refer to; numpy 2 has
 
 @contextmanager
 def unreadable_as_user_error(path: Path | str) -> Iterator[None]:
-    """Report what reading a checkpoint raises, errors of many types, as a UserError that names the file."""
+    """Report errors of reading a checkpoint, which are of many types, as a UserError that names the file."""
     try:
         yield
     except (UserError, OSError):

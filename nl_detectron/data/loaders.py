@@ -1,8 +1,7 @@
-"""The batches of a training, each of which follows from the seed and its number; the images of an evaluation.
+"""Loaders: training batches that follow from the seed and their number, and images for an evaluation.
 
-Detectron2's loader draws from generators whose state no checkpoint holds, so a resumed training sees other
-images, flips and proposals than the one that was interrupted. Here nothing has a state: batch k of a seed is
-the same however a run comes to it, and with any number of workers.
+Detectron2's training loader draws from generators whose state no checkpoint holds, so a resumed training
+sees other images, flips and proposals. Here batch k stays the same, and with any number of workers.
 """
 
 import itertools
@@ -39,7 +38,7 @@ _STEP, _IMAGE, _SUBSTITUTE = range(3)  # what a seed is for
 def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broken: int = 0) -> "TrainLoader":
     """The loader of a config, with the images, sampler and (unless given) mapper of Detectron2's own loader.
 
-    Up to `skip_broken` images that cannot be read are replaced by others.
+    Up to `skip_broken` unreadable images are replaced by others.
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, mapper, seed))
@@ -48,13 +47,13 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broke
 class TrainLoader:
     """Endless batches for this process.
 
-    Just before it hands out batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k
-    and the number of the process: what the training step draws, like the proposals it samples, follows too.
+    Before it returns batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k and the
+    rank, so that what the training step draws, like the proposals it samples, follows too.
 
     Attributes:
-        start: the number of the first batch, from 0; to be set before the first one is taken.
-        images: the files of the batch that was handed out last.
-        broken: what is wrong with each image that could not be read, by its file.
+        start: the number of the first batch, from 0. Set it before the first one is taken.
+        images: the files of the last batch.
+        broken: what is wrong with each unreadable image, by its file.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class TrainLoader:
         seed: int,
         skip_broken: int = 0,
     ) -> None:
-        """The arguments are those of Detectron2's build_detection_train_loader, and of `build_train_loader`."""
+        """The arguments of Detectron2's build_detection_train_loader, and of `build_train_loader`."""
         self.seed, self.skip_broken, self.start = seed, skip_broken, 0
         self.images: list[str] = []
         self.broken: dict[str, str] = {}
@@ -101,11 +100,6 @@ class _Places:
     def __init__(
         self, dataset: Sequence[Record], sampler: Iterable[int], total_batch_size: int, grouped: bool
     ) -> None:
-        if grouped and not all("width" in image and "height" in image for image in dataset):
-            raise UserError(
-                "DATALOADER.ASPECT_RATIO_GROUPING needs the width and height of every image, which this data "
-                "set does not have. Set it to False."
-            )
         self._sizes = [(image["width"], image["height"]) if grouped else (0, 0) for image in dataset]
         self._sampler, self._grouped = sampler, grouped
         self._batch_size = total_batch_size // comm.get_world_size()
@@ -126,7 +120,8 @@ class _Images(Dataset):
     """The images of a batch by their places, as the mapper makes them."""
 
     def __init__(self, dataset: Dataset, mapper: Mapper, seed: int, skip_broken: int) -> None:
-        self._dataset, self._mapper = dataset, PicklableWrapper(mapper)  # for workers that are not forked
+        self._dataset = dataset
+        self._mapper = PicklableWrapper(_MapperOrReason(mapper))  # also for workers that are not forked
         self._seed, self._skip_broken = seed, skip_broken
 
     def __getitem__(self, places: Sequence[Place]) -> tuple[list[Record], list[str], dict[str, str]]:
@@ -137,18 +132,14 @@ class _Images(Dataset):
         return list(batch), list(files), broken
 
     def _image(self, position: int, index: int, broken: dict[str, str]) -> tuple[Record, str]:
-        """The image and its file. Another one replaces it if it cannot be read and some may be skipped, or
-        if the mapper returns None, as Detectron2's mappers may."""
+        """The image and its file. Another replaces one that is skipped, or that the mapper rejects."""
         for attempt in itertools.count():
             record = self._dataset[index]
             file = record["file_name"]
             _seed(self._seed, _IMAGE, position)
-            try:
-                image = self._mapper(record)
-            except Exception:
-                if not (reason := why_unreadable(record)):
-                    raise
-                image, broken[file] = None, reason
+            image = self._mapper(record)
+            if image is not None and "broken" in image:
+                image, broken[file] = None, image["broken"]
             if image is not None or len(broken) > self._skip_broken:  # refused by the trainer's process
                 return image, file
             if attempt > len(self._dataset):
@@ -158,10 +149,7 @@ class _Images(Dataset):
 
 
 class EvaluationLoader:
-    """Detectron2's test loader of a data set, in this process.
-
-    COCO's evaluation counts an image that is skipped as one without detections.
-    """
+    """Detectron2's test loader. COCO's evaluation counts skipped images as images without detections."""
 
     def __init__(self, cfg: CfgNode, name: str, skip_broken: int = 0) -> None:
         mapper = _MapperOrReason(DatasetMapper(cfg, is_train=False))
@@ -185,7 +173,7 @@ class EvaluationLoader:
 
 
 class _MapperOrReason:
-    """A mapper that returns the reason in place of an image that cannot be read."""
+    """A mapper that returns {"broken": reason} for an unreadable image. Its own errors stay as they are."""
 
     def __init__(self, mapper: Mapper) -> None:
         self._mapper = mapper
@@ -200,7 +188,7 @@ class _MapperOrReason:
 
 
 def why_unreadable(record: Record) -> str:
-    """Why the image of a record cannot be read; "" if it can be, so that a mapper that failed is at fault."""
+    """Why the image of a record cannot be read; "" if it can, so that a mapper that failed is at fault."""
     file = record["file_name"]
     try:
         check_image_size(dict(record), read_image(file, format="BGR"))
@@ -225,10 +213,6 @@ def _seed(*numbers: int) -> None:
 
 
 def follow_the_trainer(worker: int) -> None:
-    """Let a worker live exactly as long as its trainer.
-
-    Ctrl-C and torchrun's SIGTERM go to the whole group of processes, and the trainer needs its workers to
-    finish its step. The workers of a trainer that is killed would wait for it for ever.
-    """
-    os.setsid()
+    """Let a worker live exactly as long as its trainer."""
+    os.setsid()  # Ctrl-C and torchrun's SIGTERM go to the group, but the trainer needs it to finish its step
     _prctl_pr_set_pdeathsig(signal.SIGKILL)  # PyTorch's own; Linux only

@@ -1,7 +1,7 @@
 """`--register-coco NAME JSON IMAGE_DIR`: a user's own data in COCO's format, by name.
 
-A category with keypoints has COCO's fields `keypoints` (their names) and `skeleton`, and may have `flip_pairs`
-(pairs of names that a flip swaps) and `sigmas` (of OKS). What is missing is inferred, with a notice.
+A category with keypoints has COCO's `keypoints` (their names) and `skeleton`, and may have `flip_pairs`
+(names that a flip swaps) and `sigmas` (of OKS). Missing fields are inferred, with a notice.
 """
 
 import argparse
@@ -58,10 +58,8 @@ def register_coco(name: str, json_file: str, image_dir: str) -> None:
     """
     if name in DatasetCatalog.list():
         taken = MetadataCatalog.get(name)
-        paths = [taken.get("json_file", ""), taken.get("image_root", "")]
-        if [os.path.realpath(path) for path in paths] == [
-            os.path.realpath(p) for p in (json_file, image_dir)
-        ]:
+        theirs = [os.path.realpath(taken.get(key, "")) for key in ("json_file", "image_root")]
+        if theirs == [os.path.realpath(json_file), os.path.realpath(image_dir)]:
             return
         raise UserError(f"--register-coco {name}: another data set has this name. Choose a new one.")
     try:

@@ -7,8 +7,9 @@ import difflib
 import json
 import logging
 import os
+import reprlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -101,7 +102,7 @@ class Checks:
             for other in self.images:
                 ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
                 if ours and theirs and list(ours) != list(theirs):
-                    lists = f"{other!r} has {_listed(theirs)} and {name!r} {_listed(ours)}"
+                    lists = f"{other!r} has {reprlib.repr(theirs)} and {name!r} {reprlib.repr(ours)}"
                     raise UserError(f"All data sets need the same {attribute} in the same order; {lists}.")
         objects = sum(len(image.get("annotations", ())) for image in images)
         return "ok", f"{len(images)} images, {objects} objects; the first and the last image can be read"
@@ -171,19 +172,17 @@ def read_dataset(key: str, name: str) -> list[Record]:
 
 def _check_counts(cfg: CfgNode, name: str) -> None:
     """Classes and keypoints of a data set, as far as its metadata has them, against the config's."""
-    nodes = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET"}
-    checked = []
-    if node := nodes.get(cfg.MODEL.META_ARCHITECTURE):
-        checked.append(("thing_classes", node, "NUM_CLASSES"))
+    checked = {
+        "GeneralizedRCNN": [("thing_classes", "ROI_HEADS", "NUM_CLASSES")],
+        "RetinaNet": [("thing_classes", "RETINANET", "NUM_CLASSES")],
+    }.get(cfg.MODEL.META_ARCHITECTURE, [])
     if cfg.MODEL.KEYPOINT_ON:
         checked.append(("keypoint_names", "ROI_KEYPOINT_HEAD", "NUM_KEYPOINTS"))
     for attribute, node, key in checked:
         names, count = MetadataCatalog.get(name).get(attribute), cfg.MODEL[node][key]
         if names is not None and len(names) != count:
-            theirs = f"{len(names)} {attribute}: {_listed(names)}"
-            raise UserError(
-                f"MODEL.{node}.{key} is {count}, but {name!r} has {theirs}. Set it to {len(names)}."
-            )
+            theirs = f"{name!r} has {len(names)} {attribute}: {reprlib.repr(list(names))}"
+            raise UserError(f"MODEL.{node}.{key} is {count}, but {theirs}. Set it to {len(names)}.")
 
 
 def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
@@ -210,7 +209,3 @@ def _check_evaluator(name: str) -> None:
     if kind != "coco":
         remedy = "Evaluate it with Detectron2's own tools/train_net.py."
         raise UserError(f"{name!r} has the metrics of {kind!r}, not COCO's. {remedy}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

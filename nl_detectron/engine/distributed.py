@@ -73,7 +73,7 @@ def lost_processes_reported(args: Namespace) -> Iterator[None]:
 
 
 def check_processes(cfg: CfgNode, args: Namespace) -> None:
-    """Whether the processes asked for can exist, and can share the images of a step."""
+    """Refuse processes that cannot exist."""
     gpus, on_gpu = torch.cuda.device_count(), cfg.MODEL.DEVICE.startswith("cuda")
     if is_under_torchrun():
         if "LOCAL_RANK" not in os.environ:
@@ -86,16 +86,7 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
         if on_gpu and here > gpus:
             raise UserError(f"--nproc-per-node is {here}, but this machine has {gpus} GPUs.")
     elif (args.num_gpus > 1 and (args.num_gpus > gpus or not on_gpu)) or (args.num_machines > 1 and not gpus):
-        what = f"{args.num_gpus} GPUs and {args.num_machines} machines are asked for"
-        raise UserError(
-            f"{what}; this machine has {gpus} GPUs to use. torchrun starts processes on CPUs too."
-        )
-    processes, images = count_processes(args), cfg.SOLVER.IMS_PER_BATCH
-    if processes > 1 and ":" in cfg.MODEL.DEVICE:
+        what = f"{args.num_gpus} GPUs on {args.num_machines} machines are asked for, but this one has {gpus}"
+        raise UserError(f"{what}. To use several processes on CPUs, start them with torchrun.")
+    if count_processes(args) > 1 and ":" in cfg.MODEL.DEVICE:
         raise UserError(f"MODEL.DEVICE {cfg.MODEL.DEVICE} is one GPU. Set it to cuda for several processes.")
-    parts = cfg.SOLVER.REFERENCE_WORLD_SIZE or processes
-    if not args.eval_only and (images < 1 or images % parts):
-        what = "SOLVER.REFERENCE_WORLD_SIZE" if cfg.SOLVER.REFERENCE_WORLD_SIZE else "the processes"
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH must be a positive multiple of {parts} ({what}); got {images}."
-        )

@@ -59,8 +59,8 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
-    action, text = ("append", "; may be repeated") if several_configs else ("store", "")
-    text = f"a config, or the name of a shipped one{text}"
+    action = "append" if several_configs else "store"
+    text = "a config, or the name of a shipped one" + "; may be repeated" * several_configs
     parser.add_argument("--config-file", metavar="FILE", action=action, help=text)
     add_register_coco(parser)
     pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
@@ -95,9 +95,9 @@ def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[s
 
 
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
-    """The config of a command line, and the keys that the user gave explicitly.
+    """The config of a command line, and the keys that the user gave explicitly. Registers its data sets.
 
-    Features that this machine lacks are disabled, with a note on stderr. Data sets are registered.
+    Features that this machine lacks are disabled, with a note on stderr.
     """
     if not args.config_file:
         before = f" before {args.opts[0]!r}" if args.opts else ""
@@ -128,10 +128,7 @@ def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def _non_local_keys(content: Mapping[str, object]) -> set[str]:
-    """The keys of MODEL.NON_LOCAL that a config file and its bases give, even if at their defaults.
-
-    A file that gives all of them was dumped by a run, and says nothing of what the user wanted.
-    """
+    """The keys of MODEL.NON_LOCAL in a config file and its bases; none for a run's dump, which has all."""
     given = content.get("MODEL", {}).get("NON_LOCAL", {})
     is_dump = set(given) == set(get_cfg().MODEL.NON_LOCAL)
     return set() if is_dump else {f"MODEL.NON_LOCAL.{key}" for key in given}
@@ -143,10 +140,8 @@ def find_config(name: str) -> str:
         try:
             name = model_zoo.get_config_file(name.removeprefix("configs/"))
         except RuntimeError:
-            there = "Those are in configs/."
-            raise UserError(
-                f"--config-file {name!r} is neither a file nor a shipped config. {there}"
-            ) from None
+            what = f"--config-file {name!r} is neither a file nor a shipped config"
+            raise UserError(f"{what}. Those are in configs/.") from None
     if name.endswith(".py"):
         remedy = "Give a YAML, or use Detectron2's own tools/lazyconfig_train_net.py: see docs/pipelines.md."
         raise UserError(f"--config-file {name!r} is a LazyConfig. {remedy}")

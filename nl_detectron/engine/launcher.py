@@ -65,10 +65,7 @@ def run(cfg: CfgNode, args: Namespace) -> None:
 
 
 def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -> OrderedDict:
-    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, if there is one.
-
-    Returns:
-        The metrics of each task, with test-time augmentation also those of `<task>_TTA`.
+    """The metrics of MODEL.WEIGHTS, or with `resume` of the last checkpoint in OUTPUT_DIR, by task.
 
     Raises:
         UserError: if the checkpoint cannot be loaded, or without `allow_mismatch` lacks a part of the model.

@@ -22,7 +22,7 @@ FILE = "run.json"
 
 
 class RunRecord:
-    """The record of a training in its output folder. A training that is resumed adds a command to it."""
+    """The record of a training in its output folder, to which each command that trains adds an entry."""
 
     def __init__(self, cfg: CfgNode, processes: int, images: Mapping[str, int]) -> None:
         self._path = Path(cfg.OUTPUT_DIR) / FILE
@@ -66,11 +66,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the record and the metrics in an output folder.
-
-    Raises:
-        UserError: if it has none, they are damaged, or it was resumed as another training.
-    """
+    """Read an output folder; a UserError for one that is damaged, or was resumed as another training."""
     for name in (FILE, "metrics.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not an output folder of train_net.py: it has no {name}.")

@@ -12,15 +12,15 @@ from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
+from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
 
 from .distributed import is_lost_process
-from .non_finite import check_losses, stopped_by
 from .precision import autocast, use_precision
 from .resume import differences, setting
 from .run_record import RunRecord
@@ -39,7 +39,7 @@ class Trainer(DefaultTrainer):
         with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
             super().__init__(cfg)
         complete_checkpoints(self)
-        self.checkpointer.model.register_forward_hook(check_losses)
+        self.checkpointer.model.register_forward_hook(_check_losses)
         self._record = RunRecord(self.cfg, comm.get_world_size(), images or {})
         self._changed: list[str] = []  # since the run that this one resumes
 
@@ -98,7 +98,12 @@ class Trainer(DefaultTrainer):
         try:
             super().run_step()
         except FloatingPointError as error:
-            raise stopped_by(error, self, getattr(self.data_loader, "images", [])) from error
+            images = ", ".join(getattr(self.data_loader, "images", []))
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise UserError(
+                f"The losses of step {self.iter} are not finite: {reason} (images: {images}). Lower "
+                "SOLVER.BASE_LR or check the images. --resume repeats the steps since the last checkpoint."
+            ) from error
 
     def state_dict(self) -> dict[str, object]:
         """Detectron2's, with the config and the number of processes, for `load_state_dict` to compare."""
@@ -111,7 +116,7 @@ class Trainer(DefaultTrainer):
             logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Detectron2's hooks, with test-time augmentation at the end where TEST.AUG asks for it."""
+        """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
         self.checkpointer = Checkpointer.in_place_of(self.checkpointer)  # before a hook takes it
         trainer_hooks = super().build_hooks()
         if self.cfg.TEST.AUG.ENABLED:
@@ -166,11 +171,19 @@ class Trainer(DefaultTrainer):
         return OrderedDict((f"{task}_TTA", metrics) for task, metrics in results.items())
 
 
+def _check_losses(model: nn.Module, inputs: tuple, outputs: Mapping[str, Tensor] | Tensor) -> None:
+    """A forward hook: Detectron2's own check, but in the process that has the loss, and its images."""
+    losses = outputs if isinstance(outputs, Mapping) else {"total_loss": outputs}
+    if model.training and not sum(losses.values()).isfinite().all():
+        wrong = [f"{name} is {loss.item()}" for name, loss in losses.items() if not loss.isfinite().all()]
+        raise FloatingPointError(", ".join(wrong) or "their sum is not")
+
+
 def evaluation_tasks(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
     """What COCOEvaluator is to report, of "bbox", "segm" and "keypoints".
 
-    Given explicitly, because Detectron2 takes it from the predictions: with no detection at all it would
-    report no mask and keypoint AP, and with detections also those that the data set has no truth for.
+    Detectron2 would take it from the predictions: without a detection it would report no mask and keypoint
+    AP, and with some also those for which the data set has no truth.
     """
     images = DatasetCatalog.get(dataset_name)
     has = {key for image in images for object_ in image.get("annotations", ()) for key in object_}

@@ -5,6 +5,5 @@ from .analysis import Counts, count_by_stage, extra_cost, total
 from .grid import Grid
 from .images import find_images, read_image, use_images
 from .observe import Field, Observation, observe
-from .page import attention_page
-from .pictures import draw_queries
+from .pictures import describe, draw_queries, strongest
 from .rows import attention_rows, query_dependence

@@ -1,12 +1,12 @@
 """Parameters, multiply-adds and activations of a detector by stage, and what its non-local blocks add.
 
-One image goes through the model in inference, on PyTorch's "meta" device, whose tensors have shapes and no
-values: it takes no memory, and what random weights would detect does not matter. Counted are
+One image goes through the parts of the model on PyTorch's "meta" device, whose tensors have shapes and no
+values. As in Detectron2's FlopCountAnalysis and fvcore's ActivationCountAnalysis, these are counted:
 
-- parameters, the frozen ones too (the constants of FrozenBN are none);
-- multiply-adds of convolutions, linear layers and matrix products, as Detectron2's FlopCountAnalysis has
-  them. Norms, pooling, resizing, RoIAlign, non-maximum suppression and sorting are not among them;
-- activations: the values that these operations put out, as fvcore's ActivationCountAnalysis has them.
+- parameters, frozen ones included (the constants of FrozenBN are none);
+- multiply-adds of convolutions, linear layers and matrix products; not of norms, pooling, resizing, RoIAlign,
+  non-maximum suppression and sorting;
+- activations: the output values of these operations.
 """
 
 import re
@@ -33,7 +33,7 @@ _FLOPS = flop_registry | {
     ),
 }
 
-# What a module is counted under, by how its name begins; a stage of a ResNet goes by its own name.
+# The parts, by how the names of their modules begin. Stages of a ResNet go by their own names.
 _PARTS = {
     "backbone.fpn_": "FPN",
     "backbone.top_block": "FPN",
@@ -62,16 +62,15 @@ def count_by_stage(
     """The counts of each part of a config's model, in the order in which they run, and of each block.
 
     Args:
-        height, width: of the image in pixels, which the model pads as it needs.
-        proposals: the regions that the box head sees.
-        detections: those that the mask and keypoint heads see.
+        height, width: of the image in pixels, before the model pads it.
+        proposals, detections: how many regions the box head, and the mask and keypoint heads, see.
 
     Returns:
-        For "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like what they have without blocks, and
-        for "res4.non_local_5" what that block has: the model is their sum.
+        Counts by part: "stem", "res2" to "res5", "FPN", "RPN", "box head" and the like without their blocks,
+        and "res4.non_local_5" for a block. Their sum is the model.
 
     Raises:
-        UserError: for a model that has other parts than Detectron2's own.
+        UserError: for a model with parts that are not Detectron2's own.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -99,12 +98,11 @@ def extra_cost(cfg: CfgNode, *sizes: int) -> tuple[Counts, Counts]:
 
 
 def total(counts: Iterable[Counts]) -> Counts:
-    """Their sum."""
     return Counts(*map(sum, zip(*counts, strict=True)))
 
 
 class _Counter(TorchDispatchMode):
-    """Counts operations for the part of the model whose module runs them, the innermost one."""
+    """Counts operations for the part of the model that the innermost running module belongs to."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -137,7 +135,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _part(name: str) -> str:
-    """What a module is counted under."""
+    """The part that a module belongs to."""
     stage = re.match(r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res\d)\b", name)
     known = (part for beginning, part in _PARTS.items() if name.startswith(beginning))
     block = _BLOCK.search(name)
@@ -161,9 +159,7 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
     if hasattr(model, "sem_seg_head"):  # Panoptic FPN, SemanticSegmentor
         model.sem_seg_head.layers(features)
     heads = getattr(model, "roi_heads", None)
-    if hasattr(
-        heads, "res5"
-    ):  # C4: res5 runs for the boxes of the proposals, and the masks of the detections
+    if hasattr(heads, "res5"):  # C4: it runs for the boxes of the proposals, and the masks of the detections
         boxes = heads.res5(_pooled(features, heads.in_features, heads.pooler, proposals))
         heads.box_predictor(boxes.mean(dim=[2, 3]))
         if heads.mask_on:

@@ -1,9 +1,8 @@
 """Where the positions of a block lie on the image that a person looks at.
 
-Pixel (x, y) of an image covers [x, x + 1) x [y, y + 1). A network's image is that image resized, with padding
-on the right and below; position (row, column) of a map with stride s covers s x s pixels of it, which is how
-Detectron2's ROIAlign reads a map. A position j after 2x2 pooling covers the 2 x 2 positions i that it was
-pooled from; the last row or column of an odd side is in none.
+Pixel (x, y) covers [x, x + 1) x [y, y + 1). A network resizes the image and pads it on the right and below;
+position (row, column) of a map with stride s covers s x s pixels of that, as Detectron2's ROIAlign reads it.
+A position j after 2x2 pooling covers 2 x 2 positions i; the last row or column of an odd side is in none.
 """
 
 import math
@@ -40,11 +39,10 @@ class Grid:
         return x, self.top + (row + 0.5) * down * self.height
 
     def paint(self, weights: np.ndarray, height: int, width: int) -> np.ndarray:
-        """The weight of the position j that each pixel's centre lies in, NaN where there is none.
+        """The weight of the position j under the centre of each pixel, NaN where there is none.
 
         Args:
-            weights: of the positions j (rows', columns').
-            height, width: of the image.
+            weights: of the positions j, (rows', columns').
 
         Returns:
             (height, width), in float64.

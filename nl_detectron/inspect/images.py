@@ -1,7 +1,6 @@
 """The images that a command line names, and how they are read."""
 
 import glob
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,28 +15,21 @@ from nl_detectron.errors import UserError
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """The images that are meant by names of files and folders (all images in it), and by patterns.
-
-    Those of a folder or a pattern are sorted, and known by their suffix. "~" is the user's home.
-    """
-    if not inputs:
-        raise UserError("--input names no image, folder or pattern.")
-    return list(dict.fromkeys(path for name in inputs for path in _find(name)))
-
-
-def _find(name: str) -> list[Path]:
-    if not name:  # Path would make the current folder of it
+    """Images by the names of files, folders (all images in them) and patterns; a UserError for none."""
+    if not inputs or "" in inputs:  # Path would make the current folder of ""
         raise UserError("--input is empty. Is a shell variable unset?")
-    path = Path(name).expanduser()
-    if path.is_file():
-        return [path]
-    if not path.is_dir() and not glob.has_magic(name):
-        raise UserError(f"--input {name!r} does not exist.")
-    pattern = glob.escape(str(path)) + "/*" if path.is_dir() else str(path)
-    images = [found for found in sorted(glob.glob(pattern)) if is_image_file(found) and os.path.isfile(found)]
-    if not images:
-        raise UserError(f"--input {name!r} has no images in it.")
-    return [Path(image) for image in images]
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        pattern = f"{glob.escape(str(path))}/*" if path.is_dir() else str(path)
+        images = [path] if path.is_file() else map(Path, sorted(glob.glob(pattern)))
+        images = [
+            image for image in images if image == path or (is_image_file(str(image)) and image.is_file())
+        ]
+        if not images:
+            raise UserError(f"--input {name!r} names no image.")
+        found += images
+    return list(dict.fromkeys(found))
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -55,10 +47,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
-    """Read each image and do something with it. One that cannot be read or used is named and skipped.
-
-    Args:
-        use: raises a UserError for an image that it has no use for; whatever else it raises ends the loop.
+    """Read each image and do something with it; one for which that raises a UserError is named and skipped.
 
     Raises:
         UserError: for the only image, or after the last one, if some were skipped.

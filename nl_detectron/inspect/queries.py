@@ -10,10 +10,7 @@ from .observe import Field, Observation
 
 
 class Query(NamedTuple):
-    """A position i of a field: that at the point (x, y) of the image.
-
-    Queries of one group belong together, as the keypoints of a detection.
-    """
+    """The position i of a field at (x, y) of the image. Those of a group, like keypoints, belong together."""
 
     group: str
     part: str
@@ -48,8 +45,7 @@ def of_detection(
 ) -> list[Query]:
     """The queries of one detection: at its keypoints if it has any, else at the middle of its box.
 
-    Args:
-        classes, keypoints: their names; numbers where there are none.
+    `classes` and `keypoints` are names; without them there are numbers.
     """
     instances = observation.instances
     points = _points(instances, detection, keypoints)

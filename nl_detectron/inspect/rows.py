@@ -1,8 +1,6 @@
-"""Rows of the matrix that the fast ways never build: what a position attends to, and how far that depends
-on the position.
+"""Rows of the N x M matrix: what a position attends to, and how far that depends on the position.
 
-The letters are those of `layers.pairwise`; K is the number of chosen positions i, S' the sizes after
-subsampling.
+Letters are those of `layers.pairwise`; K is the number of chosen positions i, S' the sizes after subsampling.
 """
 
 import torch
@@ -18,12 +16,12 @@ def attention_rows(block: NonLocalBlock, x: Tensor, positions: Tensor) -> Tensor
     """f(x_i, x_j) / C(x) of Eq. 1 for chosen positions i and all j, in float32 or better.
 
     Args:
-        x: (B, C, *S), what goes into the block.
-        positions: (K,) of integers from 0 to N - 1, row by row as in `x.flatten(2)`.
+        x: (B, C, *S), the block's input.
+        positions: (K,), integers from 0 to N - 1, row by row as in `x.flatten(2)`.
 
     Returns:
-        (B, K, *S'). For the Gaussian forms each row is positive and sums to 1; for dot product it has
-        either sign; for concatenation it is what its ReLU leaves, 0 or more.
+        (B, K, *S'). A row of the Gaussian forms sums to 1; the dot product has either sign; concatenation is
+        0 or more.
     """
     theta, phi, size = _embed(block, x)
     return _rows(block, theta[..., positions], phi).unflatten(2, size)
@@ -31,17 +29,15 @@ def attention_rows(block: NonLocalBlock, x: Tensor, positions: Tensor) -> Tensor
 
 @torch.no_grad()
 def query_dependence(block: NonLocalBlock, x: Tensor) -> float:
-    """How far the rows of an image differ from each other: the average cosine distance of Section 3.2 of
-    GCNet (Cao et al., 2019),
+    """How far the rows differ: the average cosine distance of Section 3.2 of GCNet (Cao et al., 2019),
 
         1/N^2 sum_i sum_i' (1 - cos(row_i, row_i')) / 2,
 
-    0 if all positions attend alike, near 1/2 if no two look at the same; above that only with signed
-    weights. Rows of zeros, which a ReLU can leave, are like each other and unlike all others. The mean over B
-    images or regions.
+    averaged over the batch. 0 if all positions attend alike, near 1/2 if no two look at the same; above that
+    only with signed weights. Rows of zeros, which a ReLU can leave, are like each other and unlike others.
 
     Args:
-        x: (B, C, *S), what goes into the block; B and N at least 1.
+        x: (B, C, *S), the block's input; B and N at least 1.
     """
     theta, phi, _ = _embed(block, x)
     batch, n, m = theta.shape[0], theta.shape[2], phi.shape[2]
@@ -56,7 +52,7 @@ def query_dependence(block: NonLocalBlock, x: Tensor) -> float:
 
 
 def _embed(block: NonLocalBlock, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    """theta (B, d, N) and phi (B, d, M) in float32 or better, and the sizes S' of phi's positions."""
+    """theta (B, d, N) and phi (B, d, M) in float32 or better, and S'."""
     theta, phi, _ = block.embed(x)
     size = phi.shape[2:]
     dtype = torch.promote_types(x.dtype, torch.float32)

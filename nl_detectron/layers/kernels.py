@@ -4,8 +4,8 @@ Letters and shapes are those of `pairwise.py`.
 
 - fused: PyTorch's fused attention with one head, for the two Gaussian forms.
 - associative: theta (phi^T g) for the dot product; two lines in `pairwise.py`.
-- sorted: for concatenation. ReLU(a_i + b_j) is a_i + b_j for the "active" j, those with b_j > -a_i, and 0 for
-  the others. With b in descending order the active j come first, so that the sums over them of g_j and b_j g_j
+- sorted: for concatenation. ReLU(a_i + b_j) is a_i + b_j for the "active" j, those with b_j > -a_i, else 0.
+  With b in descending order the active j come first, so that the sums over them of g_j and b_j g_j
   are prefix sums: O(log M) to find how many are active for each i, then O(N + M) a channel.
 
 All differ from the matrix by rounding only, with one exception: at logits of 1e9, the gradients of fused

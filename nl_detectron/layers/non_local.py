@@ -188,20 +188,9 @@ class OutputProjection(nn.Module):
 
 
 def check_block_arguments(
-    in_channels: int,
-    *,
-    dim: int = 2,
-    pairwise: str,
-    reduction: int,
-    subsample: str,
-    scale: bool,
-    norm: Norm,
+    in_channels: int, *, dim: int = 2, pairwise: str, reduction: int, subsample: str, scale: bool, norm: Norm
 ) -> None:
-    """Check the arguments of `NonLocalBlock`.
-
-    Raises:
-        ArgumentError: naming the argument, its rule, the value received and the remedy.
-    """
+    """Raise an ArgumentError for arguments that `NonLocalBlock` does not take."""
     _check_choice("dim", dim, (1, 2, 3))
     _check_choice("pairwise", pairwise, PAIRWISE)
     _check_choice("subsample", subsample, SUBSAMPLE)

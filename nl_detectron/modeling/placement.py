@@ -32,20 +32,19 @@ def insert_non_local(
     A block in a stage that is frozen is frozen with it, and stays the identity.
 
     Args:
-        resnet: any depth and residual block, new or with its weights loaded; or a model with one such
-            ResNet in it, with FPN or without (Mask R-CNN, RetinaNet, Cascade R-CNN, Panoptic FPN, C4).
-        placement: for each stage, e.g. {"res4": [-1]}, the residual blocks k right before which a
-            non-local block goes; from -n to n in a stage of n blocks, n being after the last.
-            The child is called `non_local_<k>`, with k from 0 to n.
+        resnet: any depth and residual block, new or trained; or a model with one such ResNet in it, with FPN
+            or without (Mask R-CNN, RetinaNet, Cascade R-CNN, Panoptic FPN, C4).
+        placement: for each stage, e.g. {"res4": [-1]}, the residual blocks k right before which a non-local
+            block goes; from -n to n in a stage of n blocks, n being after the last. The child is called
+            `non_local_<k>`, with k from 0 to n.
         block_arguments: of `NonLocalBlock`.
 
     Returns:
         The same `resnet`.
 
     Raises:
-        ArgumentError: (a ValueError) named after the stage or block argument, for a bad value,
-            a stage that is not built, no block at all, or a place that is taken. Nothing is
-            changed then.
+        ArgumentError: (a ValueError) named after the stage or block argument, for a bad value, a stage that
+            is not built, no block at all, or a place that is taken. Nothing is changed then.
     """
     if not isinstance(placement, Mapping):
         raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
@@ -57,8 +56,9 @@ def insert_non_local(
         for index in _resolve(name, indices, stages)
     ]
     if not new:
-        rule = "a list with a block, unless another stage has one"
-        raise ArgumentError("res4", rule, [], "Set it to [-1].")
+        raise ArgumentError(
+            "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
+        )
     for stage, index, block in new:
         insert_child(stage, f"non_local_{index}", block, [*_residual_blocks(stage), None][index])
     return resnet
@@ -122,8 +122,7 @@ def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = N
     """How many non-local blocks stand where, a line each; "no non-local block" for a baseline.
 
     Args:
-        image_size: height and width in pixels, for which multiply-adds are given too. For blocks in a
-            keypoint head they are those of one region.
+        image_size: height and width in pixels. With it, multiply-adds are given too, in a head for a region.
     """
     costs = dict(_costs(model, *image_size)) if image_size else {}
     lines = []
@@ -218,8 +217,8 @@ def _two_dimensional(channels: int, arguments: Mapping[str, object]) -> NonLocal
 def insert_child(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Module | None) -> None:
     """Put `block` right before a child of `parent` (None: at the end), in place.
 
-    `ResNet.stages` aliases the stages, so a new Sequential would never be run; and `del parent[i]`
-    would rename the children. So they are taken out and put in again, in order.
+    `ResNet.stages` aliases the stages, so a new Sequential would never run, and `del parent[i]` would rename
+    the children. So they are taken out and put in again, in order.
     """
     children = list(parent.named_children())
     following = [child for _, child in children].index(before) if before is not None else len(children)

@@ -11,28 +11,30 @@ from runs import KEYPOINT, MASK, arguments, load, run_here
 from nl_detectron import get_cfg
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.precision import autocast, check_precision
+from nl_detectron.errors import UserError
 
 LIGHT = (MASK, KEYPOINT, MASK.replace("_nl", ""), KEYPOINT.replace("_nl_head", ""))
-HALF = ("SOLVER.AMP.PRECISION", "bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", LIGHT)
 def test_every_light_config_trains_and_evaluates_in_bfloat16(
     config: str, shapes_root: Path, tmp_path: Path
 ) -> None:
-    run_here(*arguments(config, tmp_path, *HALF, "SOLVER.MAX_ITER", "2", "SEED", "1"))
+    half = ("SOLVER.AMP.PRECISION", "bfloat16")
+    run_here(*arguments(config, tmp_path, *half, "SOLVER.MAX_ITER", "2", "SEED", "1"))
     state = load(tmp_path / "model_final.pth")["model"]
     assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
     assert all(value.isfinite().all() for value in state.values())
     assert (tmp_path / "inference" / "coco_instances_results.json").is_file()
 
 
-def test_training_evaluation_and_tta_compute_in_it(
-    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path
-) -> None:
-    mask_cfg.OUTPUT_DIR, mask_cfg.SOLVER.AMP.PRECISION = str(tmp_path), "bfloat16"
-    mask_cfg.SOLVER.MAX_ITER, mask_cfg.SOLVER.STEPS, mask_cfg.TEST.AUG.MIN_SIZES = 1, (), (64, 96)
-    trainer = Trainer(mask_cfg)
+def test_training_evaluation_and_tta_compute_in_it(small_cfg: CfgNode) -> None:
+    small_cfg.SOLVER.AMP.PRECISION, small_cfg.SOLVER.MAX_ITER = "bfloat16", 1
+    small_cfg.TEST.AUG.MIN_SIZES = (64,)
+    Path(small_cfg.OUTPUT_DIR).mkdir()
+    trainer = Trainer(small_cfg)
+    trainer.checkpointer.save_to_disk = False
     seen = []
     for name in ("backbone.bottom_up.res4.0.conv1", "backbone.bottom_up.res4.non_local_1.theta"):
         module = trainer.model.get_submodule(name)
@@ -42,15 +44,16 @@ def test_training_evaluation_and_tta_compute_in_it(
     trainer.train()
     assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}
     seen.clear()
-    trainer.test_with_tta(mask_cfg, trainer.model)
+    results = trainer.test_with_tta(small_cfg, trainer.model)
     assert set(seen) == {(False, torch.bfloat16)}
+    assert set(results) == {"bbox_TTA", "segm_TTA"}
+    assert (Path(small_cfg.OUTPUT_DIR) / "inference_TTA" / "coco_instances_results.json").is_file()
 
 
-def test_a_copy_computes_in_it_too(mask_cfg: CfgNode, shapes_root: Path) -> None:
+def test_a_copy_computes_in_it_too(small_cfg: CfgNode) -> None:
     """With its own weights: those of an average of models, say."""
-    mask_cfg.SOLVER.AMP.PRECISION = "bfloat16"
-    model = Trainer.build_model(mask_cfg).eval()
-    copied = copy.deepcopy(model)
+    small_cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    copied = copy.deepcopy(Trainer.build_model(small_cfg).eval())
     for parameter in copied.parameters():
         parameter.detach().zero_()
     seen = []
@@ -62,8 +65,8 @@ def test_a_copy_computes_in_it_too(mask_cfg: CfgNode, shapes_root: Path) -> None
     assert not features.any()
 
 
-def test_without_it_the_model_is_detectron2s(mask_cfg: CfgNode, shapes_root: Path) -> None:
-    model = Trainer.build_model(mask_cfg)
+def test_without_it_the_model_is_detectron2s(small_cfg: CfgNode) -> None:
+    model = Trainer.build_model(small_cfg)
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
 
@@ -71,25 +74,15 @@ def test_without_it_the_model_is_detectron2s(mask_cfg: CfgNode, shapes_root: Pat
 @pytest.mark.parametrize(
     ("device", "scaled", "precision", "message"),
     [
-        (
-            "cpu",
-            False,
-            "float16",
-            "SOLVER.AMP.PRECISION must be 'bfloat16' without a GPU or SOLVER.AMP.ENABLED",
-        ),
-        (
-            "cuda",
-            False,
-            "float16",
-            "SOLVER.AMP.PRECISION must be 'bfloat16' without a GPU or SOLVER.AMP.ENABLED",
-        ),
-        ("cuda", True, "float64", "SOLVER.AMP.PRECISION must be 'float16', 'bfloat16' or ''"),
+        ("cpu", False, "float16", "it needs a GPU and SOLVER.AMP.ENABLED"),
+        ("cuda", False, "float16", "it needs a GPU and SOLVER.AMP.ENABLED"),
+        ("cuda", True, "float64", "must be 'float16', 'bfloat16' or ''; got 'float64'"),
     ],
 )
 def test_refused(device: str, scaled: bool, precision: str, message: str) -> None:
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = device, scaled, precision
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=f"^SOLVER.AMP.PRECISION .*{message}"):
         autocast(cfg)
 
 

@@ -52,10 +52,10 @@ def test_home(name: str, folder: Path) -> None:
     ("inputs", "message"),
     [
         ([""], "--input is empty. Is a shell variable unset?"),
-        ([], "--input names no image, folder or pattern."),
-        (["no.jpg"], "--input 'no.jpg' does not exist."),
-        (["sub.png"], "--input 'sub.png' has no images in it."),
-        (["*.txt"], "--input '*.txt' has no images in it."),
+        ([], "--input is empty. Is a shell variable unset?"),
+        (["no.jpg"], "--input 'no.jpg' names no image."),
+        (["sub.png"], "--input 'sub.png' names no image."),
+        (["*.txt"], "--input '*.txt' names no image."),
     ],
 )
 def test_no_images(inputs: list[str], message: str, folder: Path) -> None:

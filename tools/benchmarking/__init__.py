@@ -1,1 +1,1 @@
-"""The parts of tools/benchmark.py: the operation, its growth, whole models."""
+"""What tools/benchmark.py measures: the operation, its growth with N, and whole models."""

@@ -1,45 +1,55 @@
-"""Time, peak memory and largest tensor of contestants that take turns."""
+"""Time and memory of two contestants that take turns, and tables of them."""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
+
+Run = Callable[[], object]
+PASSES = ("forward", "forward+backward")
 
 
 @dataclass
 class Result:
-    """Of a contestant, the median of its seconds, the bytes that it had at once beyond those before it began,
-    and the elements of its largest tensor.
-    """
+    """Median seconds, peak of the bytes allocated during the run, and bytes of the largest allocation."""
 
     seconds: float
-    bytes: int
-    elements: int
+    peak: int
+    largest: int
 
 
-def compare(
-    contestants: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, rounds: int = 3
-) -> dict[str, Result]:
-    """Let the contestants take turns for so many seconds and rounds; if these take ten times as long, for fewer.
-
-    A round before them warms up and measures memory.
-    """
-    memory = {name: _memory(run, device) for name, run in contestants.items()}
-    times: list[list[float]] = []  # of each round
-    start, elapsed = time.perf_counter(), 0.0
-    while not times or ((elapsed < seconds or len(times) < rounds) and elapsed < 10 * seconds):
-        times.append([_duration(run, device) for run in contestants.values()])
-        elapsed = time.perf_counter() - start
+def compare(runs: Sequence[Run], device: torch.device, seconds: float, rounds: int = 3) -> list[Result]:
+    """Let `runs` take turns for at least so many seconds and rounds, after a warm-up that measures memory."""
+    memory = [measure_memory(run, device) for run in runs]
+    times: list[list[float]] = []  # one list per round
+    start = time.perf_counter()
+    while len(times) < rounds or time.perf_counter() - start < seconds:
+        times.append([_duration(run, device) for run in runs])
     medians = map(statistics.median, zip(*times, strict=True))
-    return {name: Result(median, *memory[name]) for name, median in zip(contestants, medians, strict=True)}
+    return [Result(median, *sizes) for median, sizes in zip(medians, memory, strict=True)]
 
 
-def _duration(run: Callable[[], object], device: torch.device) -> float:
+def measure_memory(run: Run, device: torch.device) -> tuple[int, int]:
+    """Peak and largest allocation in bytes, as PyTorch's profiler sees the allocator of the device.
+
+    It sees those inside of kernels and in the backward pass, but not the workspaces of BLAS libraries.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+        _synchronize(device)
+    held = peak = largest = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]" and event.device_type().name.lower() == device.type:
+            held += event.nbytes()  # negative when memory is freed
+            peak, largest = max(peak, held), max(largest, event.nbytes())
+    return peak, largest
+
+
+def _duration(run: Run, device: torch.device) -> float:
     _synchronize(device)
     start = time.perf_counter()
     run()
@@ -47,42 +57,19 @@ def _duration(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _memory(run: Callable[[], object], device: torch.device) -> tuple[int, int]:
-    with _LargestTensor() as largest:
-        return peak_memory(run, device), largest.elements
-
-
-def peak_memory(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes at once beyond those before: of CUDA's allocator, or as PyTorch's profiler sees the CPU's."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        _synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
-class _LargestTensor(TorchDispatchMode):
-    elements = 0
-
-    def __torch_dispatch__(
-        self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        out = func(*args, **(kwargs or {}))
-        for t in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(t, Tensor):
-                self.elements = max(self.elements, t.untyped_storage().nbytes() // t.element_size())
-        return out
-
-
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def comparison(new: Result, old: Result) -> list[str]:
+    """Cells of a table: milliseconds of both and their ratio, then the same for the peak in MB."""
+    cells = []
+    for a, b in ((1e3 * new.seconds, 1e3 * old.seconds), (new.peak / 1e6, old.peak / 1e6)):
+        cells += [f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"]
+    return cells
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    """A Markdown table."""
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)

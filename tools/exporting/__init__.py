@@ -1,1 +1,1 @@
-"""The parts of tools/export.py: models, TorchScript, ONNX, and the check of what was written."""
+"""The parts of tools/export.py: TorchScript, ONNX, and the check of what was written."""

@@ -15,6 +15,7 @@ TOLERANCE = 1e-4
 # The share of detections that must be the same. Rounding changes single ones: which box suppresses which,
 # and where a heat map is largest, may hang on two values that are as good as equal.
 SAME = 0.95
+_REPORT = "The file is not kept. Please report this with the config."
 _TINY = torch.finfo().tiny
 
 Detections = dict[str, Tensor]  # by field, R detections each: pred_boxes (R, 4), scores (R,), ...
@@ -26,39 +27,32 @@ def checked_file(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as unfinished:
         yield unfinished
-        size = unfinished.stat().st_size / 1e6
-    print(f"written: {output}, {size:.1f} MB", flush=True)
+    print(f"written: {output}, {output.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 def check_tensors(found: Sequence[Tensor], expected: Sequence[Tensor], title: str) -> None:
-    """Print the largest difference as a fraction of the largest value; refuse one above TOLERANCE."""
+    """Print the largest difference as a fraction of the largest value; reject one above TOLERANCE."""
     pairs = [(ours.double(), eager.double()) for ours, eager in zip(found, expected, strict=True)]
     shares = [(ours - eager).abs().max() / eager.abs().max().clamp(min=_TINY) for ours, eager in pairs]
     largest = torch.stack(shares).max().item()  # nan if one is
     print(f"  {title}: largest difference {largest:.1e}", flush=True)
     if not largest <= TOLERANCE:
         raise UserError(
-            f"The exported file differs from eager PyTorch by {largest:.1e} of the largest value. It is not "
-            "kept. Please report this with the config."
+            f"The exported file differs from eager PyTorch by {largest:.1e} of the largest value. {_REPORT}"
         )
 
 
 def check_detections(found: Sequence[Detections], expected: Sequence[Detections]) -> None:
-    """Print for each image how many detections are the same to TOLERANCE; refuse fewer than SAME of them."""
+    """Print for each image how many detections are the same to TOLERANCE; reject fewer than SAME of them."""
     for ours, eager in zip(found, expected, strict=True):
-        count, total = len(ours["scores"]), len(eager["scores"])
-        differences = torch.empty(0)
+        count, total, same = len(ours["scores"]), len(eager["scores"]), 0
         if count and total and ours.keys() == eager.keys():
-            # (R, R'), of which each detection's counterpart counts: rounding may swap those of equal scores
-            differences = torch.cdist(_table(eager, eager), _table(ours, eager), p=torch.inf).amin(1)
-        same = differences[differences <= TOLERANCE]
-        largest = f", to {same.max():.1e}" if len(same) else ""
-        print(f"  {count} detections, eager {total}; the same: {len(same)}{largest}", flush=True)
-        if len(same) < SAME * max(count, total):
-            raise UserError(
-                f"The exported file has only {len(same)} of eager PyTorch's {total} detections. It is not "
-                "kept. Please report this with the config."
-            )
+            # (R, R'): the nearest counterpart counts, as rounding may swap detections of equal scores
+            distances = torch.cdist(_table(eager, eager), _table(ours, eager), p=torch.inf)
+            same = (distances.amin(1) <= TOLERANCE).sum().item()
+        print(f"  {count} detections, eager {total}; the same: {same}", flush=True)
+        if same < SAME * max(count, total):
+            raise UserError(f"The exported file has {same} of eager PyTorch's {total} detections. {_REPORT}")
     if not any(len(eager["scores"]) for eager in expected):
         print("Nothing is detected, so nothing was compared. Give another --input.", flush=True)
 

@@ -1,15 +1,14 @@
 """ONNX of the non-local blocks and of the backbone, for every batch, height and width.
 
-By torch.export (dynamo=True): its sizes are symbols, and it refuses where one would be frozen. The older
-exporter, which traces, freezes what it cannot follow with no more than a warning.
+By torch.export (dynamo=True), which keeps sizes as symbols and refuses where one would be frozen.
 """
 
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from detectron2.modeling.backbone import Backbone
 from torch import Tensor, nn
 
 from nl_detectron.errors import UserError
@@ -25,14 +24,14 @@ BACKBONE_SIZES = ((2, 4, 5), (1, 3, 2), (3, 2, 3), (1, 7, 5))
 
 
 def check_packages() -> None:
-    """Refuse to build a model that could not be exported for want of a package."""
+    """Raise a UserError if a package is missing, before a model is built."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(package) is None:
             raise UserError(f"--format onnx-* needs the package {package}. Run: pip install '.[export]'")
 
 
 def export_blocks(model: nn.Module, folder: Path) -> None:
-    """Each non-local block of a model as `<folder>/<its name>.onnx`: x (B, C, H, W) to z.
+    """Write each non-local block of a model to `folder`/NAME.onnx: x (B, C, H, W) to z.
 
     H and W are 2 or more, or with `subsample="none"` 1 or more.
     """
@@ -42,45 +41,36 @@ def export_blocks(model: nn.Module, folder: Path) -> None:
     for name, block in blocks:
         print(f"exporting {name}", flush=True)
         inputs = [torch.randn(batch, block.in_channels, *sides) for batch, *sides in BLOCK_SIZES]
-        export_module(block, inputs, "x", ["z"], folder / f"{name}.onnx")
+        _export(block, inputs, "x", ["z"], folder / f"{name}.onnx")
 
 
 def export_backbone(model: nn.Module, output: Path) -> None:
-    """A backbone: normalised images (B, 3, H, W) to its feature maps, whose names are printed in order.
+    """Write the backbone: normalised images (B, 3, H, W) to its feature maps, whose names are printed.
 
     H and W are multiples of its size_divisibility, from 64.
     """
-    unit, names = max(32, model.backbone.size_divisibility), list(model.backbone.output_shape())
+    backbone = model.backbone
+    unit, names = max(32, backbone.size_divisibility), list(backbone.output_shape())
     print(f"exporting the backbone; its outputs: {', '.join(names)}", flush=True)
     inputs = [torch.randn(batch, 3, unit * height, unit * width) for batch, height, width in BACKBONE_SIZES]
-    export_module(_Maps(model.backbone), inputs, "image", names, output)
+    _export(backbone, inputs, "image", names, output)
 
 
-def export_module(module: nn.Module, inputs: list[Tensor], name: str, outputs: list[str], file: Path) -> None:
+def _export(
+    module: nn.Module, inputs: Sequence[Tensor], name: str, outputs: Sequence[str], file: Path
+) -> None:
     """Export by the first input (B, C, H, W), with B, H and W open, and check the file on all inputs."""
-    import onnxruntime
+    import onnxruntime  # optional: `check_packages` has looked for it
 
     options = {"dynamo": True, "external_data": False, "verbose": False}
-    options |= {"dynamic_shapes": ({0: "batch", 2: "height", 3: "width"},)}
-    options |= {"input_names": [name], "output_names": outputs}
+    options["dynamic_shapes"] = ({0: "batch", 2: "height", 3: "width"},)
     with checked_file(file) as path:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself
-            torch.onnx.export(module, (inputs[0],), path, **options)
+            warnings.simplefilter("ignore")  # the exporter warns about itself
+            torch.onnx.export(module, (inputs[0],), path, input_names=[name], output_names=outputs, **options)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for x in inputs:
             found = [torch.from_numpy(value) for value in session.run(None, {name: x.numpy()})]
             expected = module(x)
-            expected = [expected] if isinstance(expected, Tensor) else expected
+            expected = [expected] if isinstance(expected, Tensor) else list(expected.values())
             check_tensors(found, expected, " x ".join(map(str, x.shape)))
-
-
-class _Maps(nn.Module):
-    """A backbone's feature maps as a tuple, as ONNX has no dict."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone(image).values())

@@ -21,36 +21,36 @@ FIELDS = {  # scripting has to know the type of every field that a model gives i
 }
 
 
-def detect(model: nn.Module, inputs: list[dict[str, Tensor]]) -> list[Detections]:
-    """What eager PyTorch detects, in pixels of its inputs."""
+def detect(model: nn.Module, image: Tensor) -> Detections:
+    """What eager PyTorch detects in an image (3, H, W), in its pixels."""
+    inputs = [{"image": image}]
     if isinstance(model, GeneralizedRCNN):
-        return [_plain(instances) for instances in model.inference(inputs, do_postprocess=False)]
-    return [_plain(output["instances"]) for output in model(inputs)]
+        return _plain(model.inference(inputs, do_postprocess=False)[0])
+    return _plain(model(inputs)[0]["instances"])
 
 
-def export_script(model: nn.Module, images: tuple[Tensor, ...], output: Path) -> None:
+def export_script(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) -> None:
     """Script a detector, for any number of images of any sizes at a time.
 
     The file's forward takes a list of {"image": (3, H, W)} and returns a list of dicts of tensors.
     """
-    inputs = [{"image": image} for image in images]
     with checked_file(output) as path:
         print("scripting the model", flush=True)
         adapter = _Scripted(deepcopy(model)).eval()  # of a copy: scripting takes its ResNet apart
         _save(scripting_with_instances(adapter, FIELDS), path)
         print("checking it on a batch of two images of two sizes", flush=True)
-        found = torch.jit.load(path)(inputs)
+        found = torch.jit.load(path)([{"image": image} for image in images])
         if not adapter.is_rcnn:
             found = [_clipped(*pair) for pair in zip(found, images, strict=True)]
-        check_detections(found, detect(model, inputs))
+        check_detections(found, [detect(model, image) for image in images])
 
 
-def export_trace(model: nn.Module, images: tuple[Tensor, ...], output: Path) -> None:
+def export_trace(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) -> None:
     """Trace a detector on the first image, for one image of any size at a time.
 
     The file's forward takes (3, H, W) and returns a tuple of tensors, whose names are printed.
     """
-    adapter = TracingAdapter(model, images[0], lambda model, image: detect(model, [{"image": image}])[0])
+    adapter = TracingAdapter(model, images[0], detect)
     with checked_file(output) as path:
         print("tracing the model", flush=True)
         with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def export_trace(model: nn.Module, images: tuple[Tensor, ...], output: Path) -> 
         print(f"its outputs: {', '.join(names)}\nchecking it on two images of two sizes", flush=True)
         traced = torch.jit.load(path)
         found = [dict(zip(names, traced(image), strict=True)) for image in images]
-        check_detections(found, [detect(model, [{"image": image}])[0] for image in images])
+        check_detections(found, [detect(model, image) for image in images])
 
 
 def _save(module: torch.jit.ScriptModule, path: Path) -> None:
@@ -74,7 +74,7 @@ def _plain(instances: Instances) -> Detections:
 
 
 def _clipped(fields: Detections, image: Tensor) -> Detections:
-    """Boxes clipped to the image, as eager RetinaNet does after its inference, and scripted RetinaNet not."""
+    """Boxes clipped to the image: eager RetinaNet does it after its inference, scripted RetinaNet doesn't."""
     height, width = image.shape[1:]
     instances = Instances((height, width), **{**fields, "pred_boxes": Boxes(fields["pred_boxes"])})
     return _plain(detector_postprocess(instances, height, width))

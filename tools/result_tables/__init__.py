@@ -1,1 +1,1 @@
-"""The parts of tools/results.py: pairs of trainings, tables, Markdown files and curves."""
+"""The parts of tools/results.py: pairs of trainings, their names, the paper's figures, tables and curves."""

@@ -9,10 +9,8 @@ from nl_detectron.engine import Run
 
 from .pairing import blocks_of, config_setting
 
-PAPERS = "the paper's"  # in the place of the seeds
-_METRICS_5 = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
-_METRICS_6 = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75")
-# By the shipped config of the row. Its 3x config is another schedule of the same row.
+# By the shipped config of the row; a 3x config is another schedule of the same row.
+# Box AP, AP50, AP75, mask AP, AP50, AP75
 TABLE_5 = {
     "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml": (38.0, 59.6, 41.0, 34.6, 56.4, 36.5),
     "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml": (39.0, 61.1, 41.9, 35.5, 58.0, 37.4),
@@ -21,6 +19,7 @@ TABLE_5 = {
     "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_1x.yaml": (44.1, 66.4, 48.4, 39.7, 63.2, 42.2),
     "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_nl_1x.yaml": (45.0, 67.8, 48.9, 40.3, 64.4, 42.8),
 }
+# Keypoint AP, AP50, AP75
 TABLE_6 = {
     "COCO-Keypoints/keypoint_rcnn_R_101_FPN_1x.yaml": (65.1, 86.8, 70.4),
     "COCO-Keypoints/keypoint_rcnn_R_101_FPN_nl_head_1x.yaml": (66.0, 87.1, 71.7),
@@ -29,11 +28,11 @@ TABLE_6 = {
 _COCO_2017 = [118287, 5000]  # images of train2017 and val2017; a subset may have their names
 
 
-def scores_in_paper(config: str) -> dict[str, float]:
-    """The figures of a row by metric, in per cent."""
-    if config in TABLE_6:
-        return dict(zip(_METRICS_6, TABLE_6[config], strict=True))
-    return dict(zip(_METRICS_5, TABLE_5[config], strict=True))
+def scores_in_paper(config: str | None) -> dict[str, float]:
+    """The figures of a row by metric, in per cent; none for None."""
+    tasks = ("keypoints",) if config in TABLE_6 else ("bbox", "segm")
+    metrics = [f"{task}/{ap}" for task in tasks for ap in ("AP", "AP50", "AP75")]
+    return dict(zip(metrics, (TABLE_5 | TABLE_6)[config], strict=True)) if config else {}
 
 
 def row_in_paper(run: Run) -> str | None:

@@ -12,7 +12,7 @@ from nl_detectron.inspect import draw_queries, observe, queries, read_image
 
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Runs
-from .matrix import GROUPS, MAIN
+from .matrix import KEYPOINT, MAIN, PLACES, SETTINGS
 from .tables import SCORES, curve_of
 
 LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
@@ -20,8 +20,8 @@ LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
 
 def draw_curves(runs: Runs) -> Figure:
     """A row for each group of several trained arms: the training loss, and the score that needs the disc."""
-    groups = [[arm for arm in group if arm in runs] for group in GROUPS.values()]
-    groups = [group for group in groups if len(group) > 1] or [group for group in groups if group][:1]
+    groups = [[arm for arm in group if arm in runs] for group in (PLACES, SETTINGS, KEYPOINT)]
+    groups = [group for group in groups if len(group) > 1] or [list(runs)[:1]]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
         task, run = group[0].task, next(iter(runs[group[0]].values()))

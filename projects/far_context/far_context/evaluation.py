@@ -102,8 +102,8 @@ def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[
     """How much the figures of a picture attend to its disc.
 
     Yields:
-        For each figure, whether the disc is red, and the share of the weights that is on the disc: those of the
-        figure's center, those of all positions on average, and if all weights were equal.
+        For each figure, whether the disc is red, and the share of the weights that is on the disc: of the
+        figure's center, of all positions on average, and if all weights were equal.
     """
     disc = disc_of(image)
     on_disc = positions_on(each, disc)

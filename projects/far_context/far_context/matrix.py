@@ -71,9 +71,9 @@ def _keypoint(path: str, name: str, *keys: str, config: str = "nl_head_") -> Arm
 BASELINE = Arm("mask/baseline", "baseline", "mask_rcnn_R_50_FPN_far.yaml")
 MAIN = _mask("nl_res4", "+1 NL in res4")
 _DEEPER = ("MODEL.BACKBONE.NAME", "build_deeper_resnet_fpn_backbone")
+MAIN_PAIR = (BASELINE, MAIN)
 PLACES = (
-    BASELINE,
-    MAIN,
+    *MAIN_PAIR,
     Arm("mask/residual_res4", "+1 residual block in res4", BASELINE.config, _DEEPER),
     _mask("nl_res3", "+1 NL in res3", f"{_NL}.RES3", "[-1]", f"{_NL}.RES4", "[]"),
     _mask("nl_5", "+5 NL in res3 and res4", f"{_NL}.RES3", "[2, 4]", f"{_NL}.RES4", "[2, 4, 6]"),
@@ -99,9 +99,10 @@ KEYPOINT = (
     _keypoint("nl_head_not_pooled", "+4 NL in head, not pooled", f"{_NL}.SUBSAMPLE", "none"),
     _keypoint("nl_head_1", "+1 NL at the end of the head", f"{_NL}.KEYPOINT_HEAD_EVERY", "8"),
 )
-GROUPS = {"places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}  # compared with the first arm of each
+# The arms of a table; the first one is the reference of the others.
+GROUPS = {"main": MAIN_PAIR, "places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}
 # Trained in this order: all arms of a batch with one seed, before the next seed.
-_BATCHES = (PLACES[:2], KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
+_BATCHES = (MAIN_PAIR, KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 

@@ -1,9 +1,7 @@
 """The report: tables in a Markdown file, between comments that name their places, and pictures beside it."""
 
 import re
-from collections.abc import Collection
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from .folder import Experiment, Runs, read_runs
 from .matrix import GROUPS, trainings
 from .tables import attention_table, group_table
 
+NAMES = ("summary", *GROUPS, "chance", "attention")  # of the places in a page
 _PLACE = re.compile(r"(<!-- results:(\w+) -->\n)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -27,25 +26,23 @@ def write_report(experiment: Experiment, file: Path) -> None:
     """Fill the places of a Markdown file, and draw the pictures into docs/ beside it.
 
     Args:
-        file: its places start with a line <!-- results:NAME --> and end with <!-- /results -->. The names are
-            summary, chance, attention, and those of GROUPS.
+        file: a place in it is all between the lines <!-- results:NAME --> and <!-- /results -->, with a NAME
+            of NAMES. The rest of the file stays as it is.
 
     Raises:
         UserError: for a file without places, an unknown or unclosed place, or if no training is finished.
     """
     text = file.read_text(encoding="utf-8")
-    places = [match[2] for match in _PLACE.finditer(text)]
-    _check_places(file, places, text.count("<!-- results:"))
+    _check_places(file, text)
     runs = read_runs(experiment)
     arms = {
         arm: {seed: (run, evaluate(run)) for seed, run in by_seed.items()}
         for arm, by_seed in tqdm(runs.items(), desc="evaluating", unit="arm")
     }
-    writers = {name: partial(group_table, experiment, group, arms) for name, group in GROUPS.items()}
-    writers["summary"] = partial(summary, experiment, runs)
-    writers["chance"] = partial(chance_table, experiment.datasets)
-    writers["attention"] = partial(attention_table, arms)
-    tables = {place: writers[place]() for place in places}
+    tables = {name: group_table(experiment, group, arms) for name, group in GROUPS.items()}
+    tables["summary"] = summary(experiment, runs)
+    tables["chance"] = chance_table(experiment.datasets)
+    tables["attention"] = attention_table(arms)
     with atomic_write(file.resolve()) as unfinished:
         filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         unfinished.write_text(filled, encoding="utf-8")
@@ -56,12 +53,15 @@ def write_report(experiment: Experiment, file: Path) -> None:
         _save(figure, pictures / f"attention_{category}.jpg")
 
 
-def _check_places(file: Path, places: Collection[str], count: int) -> None:
-    known = ("summary", *GROUPS, "chance", "attention")
-    if not places or len(places) < count or not set(places).issubset(known):
-        lines = "a line <!-- results:NAME --> and a line <!-- /results -->"
-        found = f"{', '.join(places) or 'none'} of {count}"
-        raise UserError(f"{file} needs places between {lines}, NAME being {', '.join(known)}; found {found}.")
+def _check_places(file: Path, text: str) -> None:
+    places = [match[2] for match in _PLACE.finditer(text)]
+    unknown = set(places) - set(NAMES)
+    if unknown or not places or len(places) < text.count("<!-- results:"):
+        found = f"{len(places)} complete ones" + "".join(f", unknown: {name}" for name in sorted(unknown))
+        raise UserError(
+            f"{file} needs places, lines <!-- results:NAME --> and <!-- /results -->, with a NAME of "
+            f"{', '.join(NAMES)}; found {found}."
+        )
 
 
 def _save(figure: Figure, file: Path) -> None:
@@ -70,11 +70,10 @@ def _save(figure: Figure, file: Path) -> None:
 
 
 def summary(experiment: Experiment, runs: Runs) -> str:
-    """How much of the matrix is finished, with which code, and how long a training took."""
+    """How much of the matrix is finished, and how long a training took."""
     finished = [run for by_seed in runs.values() for run in by_seed.values()]
-    code = ", ".join(sorted({code for run in finished for code in run.code}))
     text = f"{len(finished)} of the {len(trainings())} trainings of the matrix are finished, each with "
-    text += f"{experiment.train} far and {experiment.train} near pictures; code: {code}."
+    text += f"{experiment.train} far and {experiment.train} near pictures."
     if experiment.keys:
         text += f" All have {' '.join(experiment.keys)}."
     if seconds := [run.seconds for run in finished if run.seconds is not None]:  # None: it was killed

@@ -40,14 +40,16 @@ def curve_of(run: Run, key: str) -> dict[int, float]:
 
 def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Evaluated]) -> str:
     """A row for each arm of a group, with its differences to the first arm in brackets."""
-    rows, first_cost = [], count(experiment, group[0])
+    first, rows = group[0], []
+    first_cost = count(experiment, first)
     for arm in group:
-        done, reference = arms.get(arm, {}), arms.get(group[0], {}) if arm != group[0] else {}
+        done = arms.get(arm, {})
         steps = {seed: experiment.step(Training(arm, seed)) for seed in SEEDS if seed not in done}
         seeds = [*map(str, done), *(f"{seed} only to step {step}" for seed, step in steps.items() if step)]
         row = {"arm": arm.name, "seeds": ", ".join(seeds) or "not trained"}
         if done:
-            row |= _decisions(arm, done) | _scores(arm, done, reference)
+            row["code"] = ", ".join(sorted({code for run, _ in done.values() for code in run.code}))
+            row |= _decisions(arm, done) | _scores(arm, done, arms.get(first, {}) if arm != first else {})
             row |= _cost(count(experiment, arm), first_cost)
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)

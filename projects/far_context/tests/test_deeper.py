@@ -2,28 +2,24 @@
 
 import pytest
 import torch
-from detectron2.modeling import build_model
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+from far_context.deeper import build_deeper_resnet_fpn_backbone
 from far_context.folder import Experiment
-from far_context.matrix import Training
-from torch import nn
-
-
-def stages(experiment: Experiment, training_of: dict[str, Training], norm: str) -> list[nn.Module]:
-    """Stage res4 of the baseline, and of the control from the same seed."""
-    built = []
-    for place in ("mask/baseline/seed_1", "mask/residual_res4/seed_1"):
-        cfg = experiment.cfg(training_of[place])
-        cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.NORM = "cpu", norm
-        torch.manual_seed(3)
-        built.append(build_model(cfg).backbone.bottom_up.res4)
-    return built
+from made_up_trainings import TRAINING
 
 
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
-def test_it_is_a_new_block_that_starts_as_the_identity_and_learns(
-    norm: str, experiment: Experiment, training_of: dict[str, Training]
-) -> None:
-    baseline, stage = stages(experiment, training_of, norm)
+def test_it_is_a_new_block_that_starts_as_the_identity_and_learns(norm: str, experiment: Experiment) -> None:
+    """Built from the baseline's seed, right before the last block of res4, under a name that moves no key."""
+    cfg = experiment.cfg(TRAINING["mask/residual_res4/seed_1"])
+    assert build_deeper_resnet_fpn_backbone.__name__ == cfg.MODEL.BACKBONE.NAME
+    cfg.MODEL.RESNETS.NORM = norm
+    stages = []
+    for build in (build_resnet_fpn_backbone, build_deeper_resnet_fpn_backbone):
+        torch.manual_seed(3)
+        stages.append(build(cfg, ShapeSpec(channels=3)).bottom_up.res4)
+    baseline, stage = stages
     assert [name for name, _ in stage.named_children()] == ["0", "1", "2", "3", "4", "more", "5"]
     more, last = stage.more.state_dict(), stage[-1].state_dict()
     assert {key: value.shape for key, value in more.items()} == {k: v.shape for k, v in last.items()}

@@ -40,7 +40,7 @@ def by_disc(image: np.ndarray) -> str:
 
 
 def by_shoulders(keypoints: np.ndarray) -> str:
-    """The category by the keypoints: seen from the front, the left shoulder is at the right of the picture."""
+    """The category by the keypoints: seen from the front, the left shoulder is at the right."""
     return "front" if keypoints[5, 0] > keypoints[6, 0] else "back"
 
 
@@ -169,7 +169,7 @@ def test_registered(root: Path) -> None:
 
 
 def test_the_pictures_are_those_of_the_results(root: Path, tmp_path: Path) -> None:
-    """Drawn by the generator that the trainings of the README have seen; a larger set begins with a smaller."""
+    """The generator is that of the README's trainings; a larger set begins with a smaller one."""
     write_pictures(tmp_path, "far", train=4, val=2)
     record = {"generator": 2, "train": 4, "val": 2, "size": 256, "seed": 0, "mode": "far"}
     assert json.loads((tmp_path / "shapes_far" / "generator.json").read_text()) == record

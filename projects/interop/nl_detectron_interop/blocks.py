@@ -181,8 +181,8 @@ def _fitting_variants(layout: str, tensors: Mapping[str, Tensor]) -> list[_Varia
         problems = [f"missing: {', '.join(missing)}"] if missing else []
         problems += [f"not a part of it: {', '.join(unknown)}"] if unknown else []
         raise UserError(
-            f"These are not the tensors of one block of the layout {layout!r}; {'; '.join(problems)}. Correct "
-            "the layout, the prefix or the tensors."
+            f"These are not the tensors of one block of the layout {layout!r}; {'; '.join(problems)}. "
+            "Correct the layout, the prefix or the tensors."
         )
     return wrong[nearest]
 

@@ -196,3 +196,7 @@ def errors_of_block(name: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"--blocks {name}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,28 +1,25 @@
-"""Running trainings: their order, several at a time, what is finished, and what fails. The trainings
-themselves are stand-ins, which take no time."""
+"""Running trainings: order, several at a time, failures and interruption. Programs stand in for trainings."""
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
-from experimenting import runs
-from experimenting.folder import Experiment, keep
-from experimenting.matrix import Training, trainings, with_starts
-from made_up_runs import finished, write_metrics
+from far_context import runs
+from far_context.folder import Experiment, set_up
+from far_context.matrix import PROJECT, Training, trainings, with_starts
+from made_up_trainings import make_up
 
 from nl_detectron.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 PAIR = ["mask/baseline", "mask/nl_res4"]
-SCORES = {f"shapes_{where}_val/bbox": (30.0, 50.0, 20.0) for where in ("far", "near")}
+AP = {"bbox": (30.0, 50.0)}
 # Notes its arguments and when it began and ended, and copies the finished training into OUTPUT_DIR.
 STAND_IN = """
 import json, os, shutil, signal, sys, time
@@ -35,7 +32,7 @@ shutil.copytree(Path({finished!r}) / output.relative_to({output!r}), output, dir
 variables = {{key: os.environ[key] for key in ("DETECTRON2_DATASETS", "OMP_NUM_THREADS")}}
 note.write_text(json.dumps([sys.argv[1:], variables, time.monotonic_ns()]))
 """
-SAYS_IT_BEGINS_AND_WAITS = """
+BEGINS_AND_WAITS = """
 def end(number, _):
     (output / "ended").write_text((output / "ended").read_text() + str(number) + " ")
     sys.exit(1)
@@ -44,6 +41,18 @@ for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, end)
 (output / "begun").touch()
 time.sleep(60)
+"""
+TOOL = """
+import signal, sys
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+sys.path.insert(0, {project!r})
+from far_context import runs
+from far_context.folder import Experiment
+from far_context.matrix import trainings
+runs.TRAIN_NET = Path({script!r})
+with open({lock!r}, "w") as lock:
+    runs.run_all(Experiment(Path({output!r}), 2, 2), trainings(["mask/baseline"], [1]), 1, lock)
 """
 
 
@@ -61,14 +70,14 @@ class StandIn:
     def write(self, asked: Sequence[Training], behaviour: str = "") -> None:
         """The program, with lines of its own in the middle, and what it leaves."""
         for training in asked:
-            folder = self.done / training.arm.path / f"seed_{training.seed}"
+            place = f"{training.arm.path}/seed_{training.seed}"
+            folder = self.done / place
             if not folder.exists():
-                options = (*training.arm.keys, *self.experiment.own_keys(training))
-                finished(folder, f"quick_schedules/{training.arm.config}", *options, scores=SCORES)
+                make_up(self.experiment, place, folder=folder, **(AP if training.arm.task == "mask" else {}))
                 (folder / "model_0000099.pth").touch()
                 (folder / "model_final.pth").touch()
         paths = {"notes": str(self.notes), "finished": str(self.done), "output": str(self.output)}
-        self.script.write_text(STAND_IN.format(behaviour=textwrap.dedent(behaviour), **paths))
+        self.script.write_text(STAND_IN.format(behaviour=dedent(behaviour), **paths))
 
     def run(self, asked: Sequence[Training], jobs: int = 1, behaviour: str = "") -> None:
         self.write(asked, behaviour)
@@ -85,6 +94,7 @@ class StandIn:
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(runs, "POLL_SECONDS", 0.1)
     return StandIn(tmp_path, monkeypatch)
 
 
@@ -93,18 +103,20 @@ def test_one_after_the_other(stand_in: StandIn) -> None:
     first, second = stand_in.calls()
     assert first[1] < second[0]
     flag, config, resume, *keys = second[2]
-    assert [flag, Path(config).name] == ["--config-file", "mask_rcnn_R_50_FPN_nl_far.yaml"]
-    assert resume == "--resume"
-    assert keys == [
-        "MODEL.NON_LOCAL.RES3", "[-1]", "MODEL.NON_LOCAL.RES4", "[]", "SOLVER.MAX_ITER", "100",
-        "SEED", "2", "OUTPUT_DIR", str(stand_in.output / "mask" / "nl_res3" / "seed_2"),
-    ]  # fmt: skip
+    assert (flag, Path(config).name, resume) == (
+        "--config-file",
+        "mask_rcnn_R_50_FPN_nl_far.yaml",
+        "--resume",
+    )
+    folder = stand_in.output / "mask" / "nl_res3" / "seed_2"
+    arm = ["MODEL.NON_LOCAL.RES3", "[-1]", "MODEL.NON_LOCAL.RES4", "[]"]
+    assert keys == [*arm, "SOLVER.MAX_ITER", "100", "SEED", "2", "OUTPUT_DIR", str(folder)]
     assert second[3] == {"DETECTRON2_DATASETS": str(stand_in.output / "datasets"), "OMP_NUM_THREADS": "8"}
 
 
 def test_several_at_a_time(stand_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     """They share the cores, and the next one begins when one ends."""
-    stand_in.run(trainings(["mask/baseline"]), 2, "time.sleep(1.5)")
+    stand_in.run(trainings(["mask/baseline"]), 2, "time.sleep(1)")
     (_, end, *_), (begin, *_), (last, *_, variables) = stand_in.calls()
     assert begin < end < last
     assert variables["OMP_NUM_THREADS"] == "4"
@@ -126,7 +138,8 @@ def test_what_is_finished_is_not_run_again(stand_in: StandIn) -> None:
     assert len(stand_in.calls()) == 2
     folder = stand_in.experiment.folder(asked[0])
     assert [path.name for path in folder.glob("*.pth")] == ["model_final.pth"]
-    (folder / "metrics.json").write_text("")
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"finished": False}))
     stand_in.run(asked)
     assert len(stand_in.calls()) == 3
 
@@ -143,18 +156,18 @@ def test_one_that_fails_does_not_stop_the_others(
     if output == others / "nl_res4" / "seed_1":
         sys.exit(0)
     """
-    with pytest.raises(UserError) as refused:
+    names = "mask/baseline with SEED 1, mask/nl_res4 with SEED 1"
+    with pytest.raises(UserError, match=rf"^2 of 4 trainings have failed: {names}\.$"):
         stand_in.run(asked, 2, behaviour)
-    assert str(refused.value) == (
-        "2 of 4 trainings have failed: mask/baseline with SEED 1, mask/nl_res4 with SEED 1."
-    )
     said = capsys.readouterr().out
-    assert "mask/baseline with SEED 1 ended with exit code 1: error: the loss is nan (console.log)" in said
-    assert f"{stand_in.experiment.folder(asked[1])} must be an output folder of train_net.py" in said
+    folders = [stand_in.experiment.folder(each) for each in asked]
+    failed = "mask/baseline with SEED 1 ended with exit code 1: error: the loss is nan"
+    assert f"{failed} ({folders[0]}/console.log)" in said
+    assert f"{folders[1]} is not an output folder of train_net.py" in said
     assert [bool(stand_in.experiment.finished(training)) for training in asked] == [False, False, True, True]
 
 
-def test_weights_to_begin_with(stand_in: StandIn) -> None:
+def test_weights_to_start_from(stand_in: StandIn) -> None:
     """A training waits for those, with its seed, and others go before it."""
     asked = with_starts([*trainings(["keypoint/nl_head"], [1]), *trainings(["mask/gn"], [1])])
     assert [each.arm.path for each in asked] == ["mask/baseline", "keypoint/nl_head", "mask/gn"]
@@ -166,7 +179,7 @@ def test_weights_to_begin_with(stand_in: StandIn) -> None:
     assert "MODEL.WEIGHTS" not in calls["gn"][2]
 
 
-def test_without_the_weights_to_begin_with(stand_in: StandIn) -> None:
+def test_without_the_weights_to_start_from(stand_in: StandIn) -> None:
     """A training whose weights have failed is named as failed too, and the others are finished."""
     asked = with_starts(trainings(["keypoint/nl_head"], [1, 2]))
     behaviour = 'if output == others / "baseline" / "seed_1": sys.exit("error: the loss is nan")'
@@ -181,39 +194,23 @@ def test_the_bar_begins_where_they_are(stand_in: StandIn, capsys: pytest.Capture
     asked = trainings(["mask/baseline"], [1])
     folder = stand_in.experiment.folder(asked[0])
     folder.mkdir(parents=True)
-    write_metrics(folder, 39)
-    stand_in.run(asked, behaviour="time.sleep(1.5)")
+    (folder / "metrics.json").write_text('{"iteration": 39}\n')
+    stand_in.run(asked)
     first, *_, last = capsys.readouterr().err.strip().split("\r")
     assert "39/100" in first
     assert "100/100" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_an_interrupted_tool_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
-    """What is sent to all processes of the terminal reaches a training once, as SIGTERM, upon which it writes
-    a checkpoint; and so does the end of a tool that is killed."""
-    output = tmp_path / "out"
-    script = tmp_path / "stand_in.py"
+    """A signal to all processes of the terminal reaches a training once, as SIGTERM, upon which it writes a
+    checkpoint; and so does the end of a tool that is killed."""
+    output, script, tool = tmp_path / "out", tmp_path / "stand_in.py", tmp_path / "tool.py"
     values = {"notes": str(tmp_path), "finished": str(tmp_path), "output": str(output)}
-    script.write_text(STAND_IN.format(behaviour=SAYS_IT_BEGINS_AND_WAITS, **values))
-    tool = tmp_path / "tool.py"
-    tool.write_text(
-        textwrap.dedent(
-            f"""
-            import signal, sys
-            from pathlib import Path
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-            sys.path.insert(0, {str(ROOT / "tools")!r})
-            from experimenting import runs
-            from experimenting.folder import Experiment
-            from experimenting.matrix import trainings
-            runs.TRAIN_NET = Path({str(script)!r})
-            with open({str(tmp_path / "lock")!r}, "w") as lock:
-                asked = trainings(["mask/baseline"], [1])
-                runs.run_all(Experiment(Path({str(output)!r}), 2, 2), asked, 1, lock)
-            """
-        )
-    )
+    script.write_text(STAND_IN.format(behaviour=BEGINS_AND_WAITS, **values))
+    values = {"project": str(PROJECT), "script": str(script), "lock": str(tmp_path / "lock")}
+    tool.write_text(TOOL.format(output=str(output), **values))
     process = subprocess.Popen([sys.executable, "-W", "ignore", str(tool)], start_new_session=True)
     folder = output / "mask" / "baseline" / "seed_1"
     wait_for(lambda: (folder / "begun").exists())
@@ -223,23 +220,24 @@ def test_an_interrupted_tool_leaves_nothing_running(number: signal.Signals, tmp_
     assert (folder / "ended").read_text() == "15 "
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 100) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
 
 
-def test_its_lock_outlives_it(stand_in: StandIn) -> None:
-    """As long as a training runs, nobody else starts another one."""
+def test_the_lock_outlives_the_tool(stand_in: StandIn) -> None:
+    """While a training runs, nobody else starts another one."""
     asked = trainings(["mask/baseline"], [1])
-    stand_in.write(asked, SAYS_IT_BEGINS_AND_WAITS)
-    with (stand_in.output / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = runs._start(stand_in.experiment, asked[0], 1, lock)
+    stand_in.write(asked, BEGINS_AND_WAITS)
+    experiment = Experiment(stand_in.output, 2, 2)
+    with set_up(experiment) as lock:
+        process = runs._start(experiment, asked[0], 1, lock)
     try:
         with pytest.raises(UserError, match="trainings are running in it"):
-            keep(stand_in.experiment)
+            set_up(experiment)
     finally:
         process.kill()
         process.wait()
+    set_up(experiment).close()

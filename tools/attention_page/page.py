@@ -4,15 +4,13 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from importlib.resources import files
+from pathlib import Path
 
 import cv2
 import numpy as np
 from matplotlib import colormaps
 
-from .observe import Field, Observation
-from .pictures import describe, strongest
-from .queries import label_of
+from nl_detectron.inspect import Field, Observation, describe, queries, strongest
 
 MAP_BYTES = 16 * 2**20  # what the maps of one field may take: a byte for each position i and j
 LONGEST_SIDE = 1600  # of the image in the page, in pixels
@@ -25,7 +23,7 @@ def attention_page(observation: Observation, title: str, classes: Sequence[str] 
     positions i of a large map would not fit into MAP_BYTES, it has every second, third, ... of them.
 
     Args:
-        classes: names of the classes, as `label_of` takes them.
+        classes: their names; numbers where there are none.
     """
     content = {
         "title": title,
@@ -36,7 +34,7 @@ def attention_page(observation: Observation, title: str, classes: Sequence[str] 
         "fields": [_field(field) for field in observation.fields],
         "colours": {"plain": _colours("YlOrRd"), "signed": _colours("RdBu_r")},
     }
-    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # Within a script, "</" could end it, and "<!--" begin a comment.
     return template.replace("/*CONTENT*/null", json.dumps(content).replace("<", "\\u003c"))
 
@@ -80,7 +78,7 @@ def _rounded(weights: np.ndarray, is_signed: bool) -> tuple[np.ndarray, np.ndarr
 def _detections(observation: Observation, classes: Sequence[str]) -> list[dict[str, object]]:
     detections, instances = [], observation.instances
     for k in range(0 if instances is None else len(instances)):
-        label = f"{k + 1} {label_of(instances, k, classes)} {instances.scores[k].item():.0%}"
+        label = f"{k + 1} {queries.label_of(instances, k, classes)} {instances.scores[k].item():.0%}"
         detections.append({"box": instances.pred_boxes.tensor[k].tolist(), "label": label})
     return detections
 

@@ -3,12 +3,13 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from attention_page import page
+from attention_page.page import attention_page
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from selenium import webdriver
@@ -19,7 +20,7 @@ from selenium.webdriver.support.ui import Select
 from small_models import predictor
 
 from nl_detectron import model_zoo
-from nl_detectron.inspect import Observation, attention_page, observe, page
+from nl_detectron.inspect import Observation, observe
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "

@@ -1,24 +1,21 @@
-"""What is made of detections and of weights: against pictures that were drawn for it."""
+"""What is made of detections and of attention weights: against pictures that were drawn for it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
-from experimenting.seeing import Look, Seen, decides_rightly, disc_of, look, share, within
-from nl_detectron.data.far import SWAPPED
+from far_context.evaluation import Evaluation, attend, disc_of, is_right, positions_on, share_of
+from far_context.pictures import SWAPPED
 
-from nl_detectron.data import write_shapes
 from nl_detectron.inspect import Grid
 
 
 class StandIn:
     """A field of 4 x 4 positions of 8 pixels, pooled to 2 x 2, whose rows are given."""
 
-    def __init__(self, rows: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray | None) -> None:
         self.grid = Grid(0, 0, 8, 8, 4, 4, (2, 2))
         self.weights = rows
 
@@ -26,9 +23,9 @@ class StandIn:
         return self.weights[list(positions)]
 
 
-def image_with(rows: slice, columns: slice, colour: tuple[int, int, int]) -> np.ndarray:
+def image_with(rows: slice, columns: slice, color: tuple[int, int, int]) -> np.ndarray:
     image = np.full((32, 32, 3), 200, np.uint8)
-    image[rows, columns] = colour
+    image[rows, columns] = color
     return image
 
 
@@ -44,25 +41,24 @@ def image_with(rows: slice, columns: slice, colour: tuple[int, int, int]) -> np.
 def test_positions_on_the_disc(rows: slice, columns: slice, expected: list[list[int]]) -> None:
     """Each covers 16 x 16 pixels."""
     disc = disc_of(image_with(rows, columns, (0, 0, 255)))
-    assert within(StandIn(None), disc).astype(int).tolist() == expected
+    assert positions_on(StandIn(None), disc).astype(int).tolist() == expected
 
 
 def test_the_share_of_the_weights() -> None:
-    """By size: of -3 and 1 three quarters. A row of zeros, as ReLU may leave, looks at nothing."""
+    """By size: of -3 and 1 three quarters. A row of zeros, as ReLU may leave, attends to nothing."""
     where = np.array([[True, False], [False, False]])
     rows = np.array([[[0.2, 0.3], [0.5, 0.0]], [[-3.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    assert share(rows, where).tolist() == pytest.approx([0.2, 0.75, 0.0])
+    assert share_of(rows, where).tolist() == pytest.approx([0.2, 0.75, 0.0])
 
 
-@pytest.mark.parametrize(("colour", "red"), [((40, 40, 220), True), ((220, 70, 40), False)])
-def test_looks(colour: tuple[int, int, int], red: bool) -> None:
+@pytest.mark.parametrize(("color", "red"), [((40, 40, 220), True), ((220, 70, 40), False)])
+def test_attention_to_the_disc(color: tuple[int, int, int], red: bool) -> None:
     """A figure in the upper right: position 3, whose row alone is on the disc in the lower left."""
     rows = np.full((16, 2, 2), 0.25)
     rows[3] = [[0, 0], [0.9, 0.1]]
-    field = StandIn(rows)
-    image = image_with(slice(26, 30), slice(2, 6), colour)
-    (seen,) = look(field, [{"bbox": [25, 1, 5, 5]}], image)
-    assert seen == pytest.approx(Look(red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
+    image = image_with(slice(26, 30), slice(2, 6), color)
+    (found,) = attend(StandIn(rows), [{"bbox": [25, 1, 5, 5]}], image)
+    assert found == pytest.approx((red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
 
 
 def detections(*found: tuple[list[float], float, int]) -> Instances:
@@ -80,7 +76,7 @@ def detections(*found: tuple[list[float], float, int]) -> Instances:
     [
         ([([10.0, 10, 20, 30], 0.9, 1)], True),
         ([([10.0, 10, 20, 30], 0.9, 0)], False),
-        ([([10.0, 10, 20, 30], 0.9, 0), ([10.0, 10, 20, 29], 0.95, 1)], True),  # the most certain one
+        ([([10.0, 10, 20, 30], 0.9, 0), ([10.0, 10, 20, 29], 0.95, 1)], True),  # the most confident one
         ([([50.0, 10, 60, 30], 0.99, 0), ([10.0, 12, 20, 30], 0.2, 1)], True),  # that is the figure
         ([([10.0, 10, 20, 15], 0.9, 1)], None),  # an IoU of a quarter
         ([], None),
@@ -88,7 +84,7 @@ def detections(*found: tuple[list[float], float, int]) -> Instances:
 )
 def test_decisions(found: list[tuple], expected: bool | None) -> None:
     figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
-    assert decides_rightly(detections(*found), figure) is expected
+    assert is_right(detections(*found), figure) is expected
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -97,31 +93,20 @@ def test_left_and_right(swapped: bool) -> None:
     found = detections(([10.0, 10, 20, 30], 0.9, 0))
     found.pred_keypoints = torch.from_numpy(points[SWAPPED] if swapped else points)[None] + 0.3
     figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
-    assert decides_rightly(found, figure | {"keypoints": points.flatten().tolist()}) is not swapped
+    assert is_right(found, figure | {"keypoints": points.flatten().tolist()}) is not swapped
 
 
 @pytest.mark.parametrize(
-    ("right", "share_right", "told_apart"),
+    ("right", "right_share", "told_apart"),
     [
         ([[True], [False]], 50, 0),  # the same in both pictures
         ([[True], [True]], 100, 100),
-        ([[False], [False]], 0, 100),  # the colours the wrong way round
+        ([[False], [False]], 0, 100),  # the colors the wrong way round
         ([[True, True], [True, False]], 75, 50),
         ([[None], [True]], 50, 0),
         ([[None], [None]], 0, 0),
     ],
 )
-def test_pairs(right: list[list[bool | None]], share_right: float, told_apart: float) -> None:
-    assert (Seen(right).right_share(), Seen(right).told_apart_share()) == (share_right, told_apart)
-
-
-@pytest.mark.parametrize("mode", ["far", "near"])
-def test_the_disc_is_all_that_is_not_grey(mode: str, tmp_path: Path) -> None:
-    """In the files too: one circle, or one for each of one or two figures."""
-    write_shapes(tmp_path / mode, train=2, val=10, size=256, mode=mode)
-    area = np.pi * round(0.07 * 256) ** 2
-    for file in sorted((tmp_path / mode / "val").iterdir()):
-        circles = disc_of(cv2.imread(str(file))).sum() / area
-        assert circles == pytest.approx(1, rel=0.05) or (
-            mode == "near" and circles == pytest.approx(2, rel=0.05)
-        )
+def test_pairs(right: list[list[bool | None]], right_share: float, told_apart: float) -> None:
+    evaluation = Evaluation(right)
+    assert (evaluation.right_share(), evaluation.told_apart_share()) == (right_share, told_apart)

@@ -1,4 +1,4 @@
-"""tools/experiment.py: a small pair through all of it, and its mistakes."""
+"""experiment.py: a small pair through all of it, and its mistakes."""
 
 import json
 import sys
@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 from experiment import main
-from experimenting.matrix import trainings
-from runs import SMALL, refusal, registrations_forgotten
+from far_context.matrix import trainings
 
 Tool = Callable[..., str]
 ARMS = ["--arm", "mask/baseline", "--arm", "mask/nl_res4", "--seed", "1"]
-KEYS = [*SMALL, "SOLVER.MAX_ITER", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "3"]
-PAGE = """\
-<!-- results:summary -->
-<!-- /results -->
-<!-- results:places -->
-<!-- /results -->
-<!-- results:attention -->
-<!-- /results -->
-"""
+KEYS = "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.STEPS ()".split()
+KEYS += ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", "MODEL.RPN.POST_NMS_TOPK_TEST", "3"]
+NAMES = ("summary", "main", "attention", "chance")
+PAGE = "".join(f"<!-- results:{name} -->\n<!-- /results -->\n" for name in NAMES)
 
 
 @pytest.fixture
@@ -29,13 +23,20 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(*words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["experiment.py", *map(str, words)])
-        with registrations_forgotten():
-            main()
+        main()
         return capsys.readouterr().out
 
     return run
 
 
+def refusal(tool: Tool, *words: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        tool(*words)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+@pytest.mark.slow
 def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     output = ["--output", tmp_path / "out"]
@@ -46,14 +47,12 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
         for arm in ("baseline", "nl_res4")
     ]
     assert losses[0]["total_loss"] == losses[1]["total_loss"]  # a new block is the identity
-    for name in ("far", "near"):
-        found = tmp_path / "out" / "mask" / "nl_res4" / "seed_1" / "inference" / f"shapes_{name}_val"
+    for mode in ("far", "near"):
+        found = tmp_path / "out" / "mask" / "nl_res4" / "seed_1" / "inference" / f"shapes_{mode}_val"
         assert (found / "coco_instances_results.json").is_file()
     listed = [line.split() for line in tool(*output, "--list").splitlines()[2:]]
-    assert [line[:2] for line in listed if line[-1] == "finished"] == [
-        ["mask/baseline", "1"],
-        ["mask/nl_res4", "1"],
-    ]
+    finished = [line[:2] for line in listed if line[-1] == "finished"]
+    assert finished == [["mask/baseline", "1"], ["mask/nl_res4", "1"]]
     assert len(listed) == len(trainings())
     page = tmp_path / "page.md"
     page.write_text(PAGE)
@@ -61,22 +60,22 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     text = page.read_text()
     assert f"2 of the {len(trainings())} trainings of the matrix are finished" in text
     assert "| mask   | +1 NL in res4 | res4.non_local_5 | 1 " in text
-    pictures = sorted(path.name for path in tmp_path.glob("page_*"))
-    assert pictures == ["page_attention_back.jpg", "page_attention_front.jpg", "page_curves.png"]
+    pictures = sorted(path.name for path in (tmp_path / "docs").iterdir())
+    assert pictures == ["attention_back.jpg", "attention_front.jpg", "curves.png"]
     others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
-    assert others.startswith("error: --output must be a folder of the same pictures and keys")
+    assert others.startswith(f"error: --output {tmp_path / 'out'} holds another experiment, ")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--arm", "mask/res4"], "--arm must be of the matrix; got 'mask/res4'. It has mask/baseline, "),
-        (["--seed", "7"], "--seed must be one of 1, 2, 3; got 7."),
+        (["--arm", "mask/res4"], "--arm 'mask/res4' matches no arm of the matrix. Its arms are mask/base"),
+        (["--seed", "7"], "--seed 7 is not in the matrix. Its seeds are (1, 2, 3)."),
         (["--jobs", "0"], "--jobs must be at least 1; got 0."),
-        (["--train", "3"], "--train and --val must be even; got (3, 100)."),
-        (["--train", "2", "--val", "2", "SOLVER.MAX_ITERS", "3"], "'SOLVER.MAX_ITERS' must be a key"),
-        (["--report", "no.md"], "--output must be the folder of an experiment; "),
-        (["--list"], "--output must be the folder of an experiment; "),
+        (["--train", "3"], "--train and --val must be even, as pictures come in pairs; got 3 and 100."),
+        (["--train", "2", "--val", "2", "SOLVER.MAX_ITERS", "3"], "'SOLVER.MAX_ITERS' is not a key"),
+        (["--report", "no.md"], "holds no experiment: it has no experiment.json."),
+        (["--list"], "holds no experiment: it has no experiment.json."),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -1,0 +1,178 @@
+"""Two processes on the CPU: as torchrun starts them, or started here, to end one when the other dies."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, load, run_here, start
+from torch.multiprocessing import ProcessExitedException
+
+from nl_detectron.engine import main
+from nl_detectron.engine.distributed import is_lost_process
+from nl_detectron.errors import one_line_errors
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
+TRAIN_NET = str(ROOT / "train_net.py")
+CHECKS = ("equal_weights", "equal_steps", "no_instances")  # of two_ranks.py
+PATIENCE = 30  # seconds in which the others notice that a process is gone
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def torchrun(root: Path, *command: str) -> subprocess.Popen:
+    return start(root, *TORCHRUN, free_port(), *command)
+
+
+def start_ranks(root: Path, *command: str) -> list[subprocess.Popen]:
+    """Two processes, as torchrun would start them; nothing ends one when the other dies."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", **address}
+    return [start(root, *command, RANK=rank, LOCAL_RANK=rank, **world) for rank in "01"]
+
+
+def assert_checks_pass(config: str, root: Path, folder: Path, checks: Sequence[str]) -> None:
+    ranks = start_ranks(root, str(ROOT / "tests" / "two_ranks.py"), config, str(folder), *checks)
+    printed = [finish(rank) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(printed)
+    assert {path.name for path in folder.glob("*.passed")} == {"0.passed", "1.passed"}
+
+
+def test_two_ranks(shapes_root: Path, tmp_path: Path) -> None:
+    """A training with Trainer, a step that equals one of a single process, images without objects."""
+    assert_checks_pass(MASK, shapes_root, tmp_path, CHECKS)
+
+
+@pytest.mark.slow
+def test_two_ranks_with_keypoints(shapes_root: Path, tmp_path: Path) -> None:
+    assert_checks_pass(KEYPOINT, shapes_root, tmp_path, ("equal_steps", "no_instances"))
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training in two processes of torchrun."""
+    output = tmp_path_factory.mktemp("two") / "run"
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *STEPS))
+    printed = finish(run)
+    assert run.returncode == 0, printed
+    assert "2 processes" in printed
+    return output
+
+
+@pytest.mark.slow
+def test_evaluation_gathers_what_one_process_finds(
+    trained_by_two: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(trained_by_two / "model_final.pth"))
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, tmp_path / "two", *weights))
+    printed = finish(run)
+    assert run.returncode == 0, printed
+    run_here(*arguments(MASK, tmp_path / "one", *weights))
+    one, two = (
+        sorted(
+            json.loads((tmp_path / name / "inference" / "coco_instances_results.json").read_text()),
+            key=lambda found: (found["image_id"], -found["score"], found["bbox"]),
+        )
+        for name in ("one", "two")
+    )
+    assert len(one) > 20
+    assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interrupted_and_resumed(number: int, shapes_root: Path, tmp_path: Path) -> None:
+    """Ctrl-C at the terminal, or SIGTERM to torchrun, which it passes on to the processes and their workers:
+    all end after the same step, and go on from there to the bit."""
+    steps = ("SEED", "1", "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2")
+    never = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, tmp_path / "never", *steps))
+    finish(never)
+    output = tmp_path / "run"
+    workers = ("DATALOADER.NUM_WORKERS", "1")
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *steps, *workers))
+    while not (output / "model_0000001.pth").exists():
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.killpg(run.pid, number) if number == signal.SIGINT else run.send_signal(number)
+    assert f"{signal.Signals(number).name} received; stopping after the current step" in finish(run)
+    assert 1 <= load(output / (output / "last_checkpoint").read_text())["iteration"] < 7
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, "--resume", *steps))
+    printed = finish(run)
+    assert run.returncode == 0, printed
+    expected = load(tmp_path / "never" / "model_final.pth")
+    assert differences(load(output / "model_final.pth"), expected) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "timeout", "seconds"),
+    [(signal.SIGKILL, "30", PATIENCE), (signal.SIGSTOP, "0.25", 15 + PATIENCE)],
+    ids=["killed", "hanging"],
+)
+def test_a_process_that_is_gone_ends_the_others(
+    number: int, timeout: str, seconds: float, shapes_root: Path, tmp_path: Path
+) -> None:
+    """Without torchrun, which would end them itself: as on other machines."""
+    output = tmp_path / "run"
+    options = ("--timeout", timeout, "SOLVER.MAX_ITER", "1000", "SOLVER.CHECKPOINT_PERIOD", "2")
+    ranks = start_ranks(shapes_root, TRAIN_NET, *arguments(MASK, output, *options))
+    try:
+        while not (output / "model_0000001.pth").exists():
+            assert ranks[0].poll() is None
+            time.sleep(0.05)
+        ranks[1].send_signal(number)
+        printed = finish(ranks[0], seconds)
+    finally:
+        ranks[1].kill()
+        ranks[1].communicate()
+    assert ranks[0].returncode == 1
+    expected = f"error: another process has ended, or did not answer within --timeout {timeout} minutes: "
+    assert printed.splitlines()[-1].startswith(expected)
+    assert "Traceback" not in printed
+    assert load(output / (output / "last_checkpoint").read_text())["iteration"] >= 1
+
+
+def test_a_process_that_the_system_kills_is_named() -> None:
+    """As the launcher of --num-gpus reports it, where nothing else is printed."""
+    killed = {"error_index": 1, "error_pid": 1, "exit_code": -9, "signal_name": "SIGKILL"}
+    with pytest.raises(SystemExit, match="^error: process 1 was ended by SIGKILL$"), one_line_errors():
+        raise ProcessExitedException("process 1 terminated with signal SIGKILL", **killed)
+
+
+def test_errors_that_say_a_process_is_lost() -> None:
+    assert is_lost_process(RuntimeError("[..gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert not is_lost_process(RuntimeError("shape mismatch"))
+    assert not is_lost_process(ValueError("gloo"))
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "message"),
+    [
+        ({}, (), "RANK and WORLD_SIZE are set, but not by torchrun"),
+        ({"LOCAL_RANK": "0"}, ("--num-gpus", "2"), "Under torchrun, --nproc-per-node and --nnodes replace"),
+        ({"LOCAL_RANK": "0"}, ("SOLVER.IMS_PER_BATCH", "3"), "positive multiple of 2 (the processes); got 3"),
+    ],
+)
+def test_mistakes(
+    given: dict[str, str],
+    arguments: tuple[str, ...],
+    message: str,
+    shapes_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if given else {}
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **given, **others}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--config-file", KEYPOINT, *arguments])
+    assert stopped.value.code.startswith("error: ")
+    assert message in stopped.value.code
