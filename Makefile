@@ -1,14 +1,14 @@
-# make demo, make test, make bench: each sets up $(VENV) first, once. See CONTRIBUTING.md for the rest.
+# make demo, make test, make bench, ...: each sets up $(VENV) first, once. See CONTRIBUTING.md for the rest.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.nl_detectron
 
-.PHONY: setup demo test bench soak evidence lint format clean
+.PHONY: setup demo test test-slow test-all bench soak evidence lint format clean
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt tools/make_environment.py tools/install_detectron2.py
+$(READY): pyproject.toml constraints.txt tools/make_environment.py tools/install_detectron2.py $(wildcard tools/pure_detectron2/*)
 	$(PYTHON) tools/make_environment.py $(VENV)
 	@touch $@
 
@@ -16,7 +16,12 @@ demo: $(READY)
 	$(RUN) tools/shapes_demo.py --output output/demo
 
 test: $(READY)
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)
+	$(RUN) -m pytest -n 2 -m slow
+
+test-all: test test-slow
 
 bench: $(READY)
 	$(RUN) -W ignore tools/benchmark.py --output output/benchmark
@@ -25,7 +30,7 @@ soak: $(READY)
 	$(RUN) -W ignore tools/soak.py --output output/soak
 
 evidence: $(READY)
-	$(RUN) -W ignore tools/experiment.py --output output/experiment --jobs 2
+	$(RUN) -W ignore projects/far_context/experiment.py --output output/experiment --jobs 2
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -152,5 +152,6 @@ def _check_script(script: str, arguments: list[str]) -> None:
             return  # it takes no arguments
     configs = getattr(args, "config_file", None) or []
     for config in [configs] if isinstance(configs, str) else configs:
-        if hasattr(args, "opts") and not config.startswith("output/") and not Path(config).is_dir():
+        is_made_later = config.startswith("output/") or config.isupper()  # CONFIG stands for any file
+        if hasattr(args, "opts") and not is_made_later and not Path(config).is_dir():
             read_config(Namespace(**{**vars(args), "config_file": config, "register_coco": []}))

@@ -1,7 +1,7 @@
 """Output folders of train_net.py that no training has written: run.json and metrics.json."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from nl_detectron.engine import Run, find_config, read_run
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
 MASK_NL = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-Train = Callable[..., Run]
 Scores = Mapping[str, Sequence[float]]  # AP, AP50 and AP75 of each task
 
 
 @cache
-def _config(config: str, options: tuple[str, ...]) -> CfgNode:
+def config_with(config: str, options: tuple[str, ...]) -> CfgNode:
+    """A shipped config with 100 steps, SEED 1 and other keys."""
     cfg = get_cfg()
     cfg.merge_from_file(find_config(config))
     cfg.merge_from_list(["SOLVER.MAX_ITER", "100", "SEED", "1", *options])
@@ -45,7 +45,7 @@ def write_record(
         commands: one, by default.
         images: 12 to train on and 6 to test on, by default.
     """
-    cfg = _config(config, options)
+    cfg = config_with(config, options)
     if images is None:
         images = dict.fromkeys(cfg.DATASETS.TRAIN, 12) | dict.fromkeys(cfg.DATASETS.TEST, 6)
     record = {"config": cfg.dump(), "processes": processes, "images": images, "finished": finished}

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
 from nl_detectron import add_non_local_config, get_cfg
-from nl_detectron.config import check_placement_is_used
+from nl_detectron.config import check_non_local_keys
 
 
 def test_defaults() -> None:
@@ -57,40 +57,46 @@ def test_misspelt_key() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["MODEL.NON_LOCAL.RES3", [1]], r"RES3 must be left alone.*got \[1\].*BACKBONE"),
-        (["MODEL.NON_LOCAL.PAIRWISE", "gaussian"], "PAIRWISE must be left alone"),
-        (["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1], "KEYPOINT_HEAD_EVERY must be left alone.*ROI_KEYPOINT"),
+        (
+            ["MODEL.NON_LOCAL.RES3", [1]],
+            r"RES3 is set, but backbone .*ignores it\. Use build_nl_resnet_backbone",
+        ),
+        (["MODEL.NON_LOCAL.PAIRWISE", "gaussian"], "PAIRWISE is set, but backbone"),
+        (
+            ["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1],
+            "KEYPOINT_HEAD_EVERY is set, but keypoint head .*Use NonLocalKRCNN",
+        ),
     ],
 )
 def test_a_placement_that_nothing_reads_is_refused(overrides: list, message: str) -> None:
     cfg = get_cfg()
-    check_placement_is_used(cfg)
+    check_non_local_keys(cfg)
     cfg.merge_from_list(overrides)
     with pytest.raises(ValueError, match="MODEL.NON_LOCAL." + message):
-        check_placement_is_used(cfg)
+        check_non_local_keys(cfg)
 
 
 def test_a_placement_that_is_read_is_accepted(mask_cfg: CfgNode, keypoint_cfg: CfgNode) -> None:
     mask_cfg.merge_from_list(["MODEL.NON_LOCAL.RES3", [1], "MODEL.NON_LOCAL.NORM", "GN"])
-    check_placement_is_used(mask_cfg)
+    check_non_local_keys(mask_cfg)
     keypoint_cfg.merge_from_list(["MODEL.NON_LOCAL.KEYPOINT_HEAD_EVERY", 1])
-    check_placement_is_used(keypoint_cfg)
+    check_non_local_keys(keypoint_cfg)
     keypoint_cfg.MODEL.NON_LOCAL.RES3 = [1]
-    with pytest.raises(ValueError, match=r"NON_LOCAL.RES3 must be left alone.*build_nl_resnet_backbone"):
-        check_placement_is_used(keypoint_cfg)
+    with pytest.raises(ValueError, match="NON_LOCAL.RES3 is set, but .*Use build_nl_resnet_fpn_backbone"):
+        check_non_local_keys(keypoint_cfg)
 
 
 def test_a_default_value_given_in_vain_is_refused() -> None:
     """RES4 [-1] for a baseline is the likeliest way to a "+NL" run without a block."""
     cfg = get_cfg()
-    with pytest.raises(ValueError, match=r"MODEL.NON_LOCAL.RES4 must be left alone.*got \[-1\]"):
-        check_placement_is_used(cfg, given=["MODEL.NON_LOCAL.RES4"])
+    with pytest.raises(ValueError, match="MODEL.NON_LOCAL.RES4 is set, but backbone"):
+        check_non_local_keys(cfg, given=["MODEL.NON_LOCAL.RES4"])
 
 
 def test_a_head_with_blocks_in_a_model_without_keypoints_is_refused(keypoint_cfg: CfgNode) -> None:
     keypoint_cfg.MODEL.KEYPOINT_ON = False
-    with pytest.raises(ValueError, match="MODEL.ROI_KEYPOINT_HEAD.NAME must be a head without"):
-        check_placement_is_used(keypoint_cfg)
+    with pytest.raises(ValueError, match="no keypoint head. Set MODEL.KEYPOINT_ON"):
+        check_non_local_keys(keypoint_cfg)
 
 
 def test_a_builder_of_the_users_own_may_place_blocks() -> None:
@@ -98,5 +104,5 @@ def test_a_builder_of_the_users_own_may_place_blocks() -> None:
     cfg.MODEL.NON_LOCAL.RES3 = [1]
     for name, accepted in (("my_backbone", True), ("build_resnet_backbone", False)):
         cfg.MODEL.BACKBONE.NAME = name
-        with nullcontext() if accepted else pytest.raises(ValueError, match="RES3 must be left alone"):
-            check_placement_is_used(cfg)
+        with nullcontext() if accepted else pytest.raises(ValueError, match="RES3 is set"):
+            check_non_local_keys(cfg)

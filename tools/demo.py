@@ -53,7 +53,7 @@ def main() -> None:
             raise UserError("MODEL.META_ARCHITECTURE ProposalNetwork gives proposals, which are not drawn.")
         if args.webcam == bool(args.output):
             raise UserError("Leave out --output with --webcam." if args.webcam else "Give an --output.")
-        if args.input:  # before the model is built, which takes a while
+        if args.input is not None:  # before the model is built, which takes a while
             paths = output_paths(find_images(args.input), args.output)
         elif args.video_input:
             path, capture = video_path(args.video_input, args.output), open_video(args.video_input)
@@ -61,7 +61,7 @@ def main() -> None:
             capture = open_camera()
         predictor = Predictor(cfg, args.allow_mismatch)
         print(predictor.report)
-        if args.input:
+        if args.input is not None:
             draw_images(predictor, paths)
         elif args.video_input:
             draw_video(predictor, capture, path)

@@ -22,23 +22,27 @@ ADDED = Path(__file__).parent / "pure_detectron2"
 PROJECTS = {"PointRend": "point_rend", "DeepLab": "deeplab", "Panoptic-DeepLab": "panoptic_deeplab"}
 
 _NO_C = ("from detectron2 import _C\n", "from detectron2 import _unbuilt as _C\n")
-_FAST_EVALUATION = "from detectron2.evaluation.fast_eval_api import COCOeval_opt\n"
-_FIND_CONFIG = """pkg_resources.resource_filename(
-        "detectron2.model_zoo", os.path.join("configs", config_path)
-    )"""
+_FAST_EVALUATION = (
+    "from detectron2.evaluation.fast_eval_api import COCOeval_opt\n",
+    "COCOeval_opt = COCOeval  # the faster one is compiled\n",
+)
+_CAFFE2 = (
+    "\nfrom .api import *\n",
+    "\ntry:\n    from .api import *\nexcept ImportError:  # Caffe2\n    pass\n",
+)
+_FIND_CONFIG = (
+    "pkg_resources.resource_filename(\n"
+    '        "detectron2.model_zoo", os.path.join("configs", config_path)\n    )',
+    'str(files("detectron2.model_zoo").joinpath("configs", config_path))',
+)
 # A file, what stands there, and what it becomes.
 MENDS = (
     # The compiled operators are missing: say so when one is used, not when Detectron2 is imported.
     ("layers/deform_conv.py", *_NO_C),
     ("layers/roi_align_rotated.py", *_NO_C),
     ("layers/rotated_boxes.py", *_NO_C),
-    (
-        "evaluation/coco_evaluation.py",
-        _FAST_EVALUATION,
-        "COCOeval_opt = COCOeval  # the faster is compiled\n",
-    ),
-    # Caffe2 is gone from PyTorch.
-    ("export/__init__.py", "from .api import *\n", ""),
+    ("evaluation/coco_evaluation.py", *_FAST_EVALUATION),
+    ("export/__init__.py", *_CAFFE2),
     # Names that Pillow, NumPy and setuptools have removed since.
     ("data/transforms/transform.py", "Image.LINEAR", "Image.BILINEAR"),
     ("data/build.py", "np.int)", "int)"),
@@ -47,7 +51,7 @@ MENDS = (
     ("evaluation/sem_seg_evaluation.py", "np.int)", "int)"),
     ("evaluation/sem_seg_evaluation.py", "np.float)", "float)"),
     ("model_zoo/model_zoo.py", "import pkg_resources\n", "from importlib.resources import files\n"),
-    ("model_zoo/model_zoo.py", _FIND_CONFIG, 'str(files("detectron2.model_zoo") / "configs" / config_path)'),
+    ("model_zoo/model_zoo.py", *_FIND_CONFIG),
 )
 
 

@@ -74,23 +74,23 @@ def soak(output: Path, minutes: float, seed: int) -> bool:
     with train_net(output / "uninterrupted", *KILLED) as process:
         process.wait()
     longest, end = time.monotonic() - began, time.monotonic() + 60 * minutes
-    generator, kills, differences, left_behind = random.Random(seed), [], [], 0
+    generator, kills, left_behind, trainings, differing = random.Random(seed), [], 0, 0, 0
     with train_net(output / "endless", *ENDLESS) as process, tqdm(total=int(60 * minutes), unit="s") as bar:
         watch = Watch(process, output / "endless", bar)
         while time.monotonic() < end:
             moments, left = train_with_kills(output / "killed", watch, longest, end, generator)
             kills += moments
             left_behind += left
-            differences.append(difference(output / "killed", output / "uninterrupted"))
-            if differences[-1]:
-                tqdm.write(f"A training came out differently after {len(moments)} kills: {differences[-1]}")
+            trainings += 1
+            if what := difference(output / "killed", output / "uninterrupted"):
+                differing += 1
+                tqdm.write(f"A training came out differently after {len(moments)} kills: {what}")
         process.send_signal(signal.SIGINT)
         process.wait()
-    differing = sum(map(bool, differences))
-    results = {"date": date.today().isoformat(), "kills": len(kills), "trainings": len(differences)}
+    results = {"date": date.today().isoformat(), "kills": len(kills), "trainings": trainings}
     results |= {"trainings that differ": differing, "processes left behind": left_behind}
     results |= {"exit code after Ctrl-C": process.returncode, "samples": len(watch.samples)}
-    memory, files = (growth(values) for values in list(zip(*watch.samples, strict=True))[1:])
+    memory, files = (growth([sample[k] for sample in watch.samples]) for k in (1, 2))
     results |= {f"MB, {name}": value for name, value in memory.items()}
     results |= {f"open files, {name}": value for name, value in files.items()}
     (output / "soak.json").write_text(json.dumps(results, indent=1))
@@ -107,14 +107,8 @@ def train_net(folder: Path, *arguments: str) -> Iterator[subprocess.Popen]:
     Args:
         folder: its OUTPUT_DIR. What it prints is appended to `folder`.log.
     """
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        str(ROOT / "train_net.py"),
-        "--config-file",
-        str(ROOT / CONFIG),
-    ]
+    script, config = str(ROOT / "train_net.py"), str(ROOT / CONFIG)
+    command = [sys.executable, "-W", "ignore", script, "--config-file", config]
     command += [*arguments, *SMALL, "OUTPUT_DIR", str(folder)]
     datasets = {"DETECTRON2_DATASETS": str(folder.with_name("datasets"))}
     environment = {**os.environ, **ALLOCATOR, **datasets, "OMP_NUM_THREADS": "1"}

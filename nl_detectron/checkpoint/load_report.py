@@ -39,9 +39,7 @@ class LoadReport:
     new_blocks: Mapping[str, int]  # the number of tensors of each block that the checkpoint lacks
     all_blocks: int  # how many blocks the model has
     has_blocks: bool  # whether the checkpoint has any block
-    statistics: Sequence[
-        str
-    ]  # those of FrozenBN if the checkpoint, like Caffe2's, has none: they are 0 and 1
+    statistics: Sequence[str]  # those of FrozenBN, 0 and 1, if the checkpoint, like Caffe2's, has none
     heads: Sequence[str]  # what is outside the ResNet, if the checkpoint is a classifier's
     missing: Sequence[str]  # everything else that the checkpoint lacks
     unexpected: Sequence[str]  # what the model lacks, except for a classifier's own

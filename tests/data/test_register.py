@@ -11,10 +11,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_FLIP_MAP, COCO_PERSON_KEYPOINT_NAMES
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from nl_detectron.engine.preflight import check_metrics
 from pycocotools.cocoeval import Params
 
 from nl_detectron.data import add_register_coco, register_coco, register_from
+from nl_detectron.errors import UserError
 
 NAME = "birds"
 NAMES = ["beak", "left_wing", "right_wing", "tail"]
@@ -110,7 +110,7 @@ def test_keypoints_without_names(
 ) -> None:
     metadata = register(with_keypoints(count))
     assert (len(metadata.keypoint_names), metadata.keypoint_names[0]) == (count, first)
-    assert any("names no keypoints" in record.getMessage() for record in caplog.records)
+    assert any("does not name its keypoints" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -142,31 +142,37 @@ def changed(field: str, value: object) -> dict[str, list[dict]]:
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ([], "JSON must have a list of images"),
-        ({"images": []}, "JSON must have a list of categories"),
-        ({**content(), "categories": []}, "categories of its annotations; it has none of id 4, 9"),
-        ({**content(), "categories": [{"id": 4}]}, """each of its categories 'name'; not so {"id": 4}"""),
-        ({**content(), "categories": [1]}, "each of its categories 'id'; not so 1"),
-        ({**content(), "images": None}, "JSON must have a list of images"),
-        (twice("categories"), "each of its categories another 'id'; 9 is there 2 times"),
-        (twice("images"), "each of its images another 'id'; 1 is there 2 times"),
-        (changed("category_id", [1]), "each of its annotations 'category_id'"),
-        (changed("category_id", 77), "categories of its annotations; it has none of id 77"),
+        ([], "has no list of images, which COCO's format has"),
+        ({"images": []}, "has no list of categories"),
+        ({**content(), "categories": []}, "lacks the categories of its annotations: it has none of id 4, 9"),
+        (
+            {**content(), "categories": [{"id": 4}]},
+            "each of the categories needs 'name'; not so ",
+        ),
+        ({**content(), "categories": [1]}, "each of the categories needs 'id'; not so 1"),
+        ({**content(), "images": None}, "has no list of images"),
+        (twice("categories"), "each of the categories needs another 'id'; 9 is there 2 times"),
+        (twice("images"), "each of the images needs another 'id'; 1 is there 2 times"),
+        (changed("category_id", [1]), "each of the annotations needs 'category_id'"),
+        (changed("category_id", 77), "lacks the categories of its annotations: it has none of id 77"),
         (changed("keypoints", 3), "is not in COCO's format: TypeError"),
         (with_keypoints(keypoints=[1, 2, 3, 4]), "keypoints must be names"),
-        (with_keypoints(keypoints=["a", "a", "b", "c"]), "each of its keypoints another 'name'; 'a' is"),
+        (
+            with_keypoints(keypoints=["a", "a", "b", "c"]),
+            "each of the keypoints needs another 'name'",
+        ),
         (with_keypoints(keypoints=NAMES, flip_pairs=5), "is not in COCO's format: TypeError"),
         (
             with_keypoints(keypoints=NAMES, flip_pairs=[["tail", "beak"], ["tail", "left_wing"]]),
-            "each keypoint in one pair at most; 'tail' is in 2",
+            "each of the keypoints in flip_pairs needs another 'name'; 'tail' is there 2 times",
         ),
         (
             with_keypoints(keypoints=["l_foot_l", "r_foot_l", "l_foot_r", "r_foot_r"]),
-            "each keypoint in one pair at most",
+            "each of the keypoints in flip_pairs needs another",
         ),
         (with_keypoints(keypoints=NAMES, sigmas=[0.1, 0.1, 0.1, float("nan")]), "sigmas must be a positive"),
         (with_keypoints(keypoints=NAMES, sigmas=["a"] * 4), "is not in COCO's format: TypeError"),
-        (drop("bbox"), "JSON must give each of its annotations 'bbox'"),
+        (drop("bbox"), "each of the annotations needs 'bbox'"),
         (with_keypoints(3, keypoints=NAMES), "3 numbers for each of the 4 keypoints; some have 9"),
         (
             with_keypoints(keypoints=NAMES, flip_pairs=[["tail"]]),
@@ -181,7 +187,7 @@ def changed(field: str, value: object) -> dict[str, list[dict]]:
     ],
 )
 def test_what_is_not_coco_is_refused(dataset: object, message: str, register: Register) -> None:
-    with pytest.raises(ValueError, match=f"^--register-coco birds: .*{message}"):
+    with pytest.raises(UserError, match=f"^--register-coco birds: .*{message}"):
         register(dataset)
     assert NAME not in DatasetCatalog.list()
 
@@ -197,27 +203,24 @@ def test_what_exporters_write_is_accepted(register: Register) -> None:
 
 @pytest.mark.parametrize("dataset", [drop("area"), changed("area", "a")], ids=["none", "text"])
 def test_without_area_it_is_for_training_only(dataset: object, register: Register) -> None:
-    register(dataset)
-    with pytest.raises(
-        ValueError, match="annotations with area, which COCO's evaluation reads; those of 'birds'"
-    ):
-        check_metrics(NAME)
+    """An evaluation is refused by the checks before it."""
+    assert register(dataset).missing_for_evaluation == ["area"]
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="birds: IMAGE_DIR must be a folder; got 'nowhere'"):
+    with pytest.raises(UserError, match="birds: IMAGE_DIR 'nowhere' is not a folder"):
         register_coco(NAME, "birds.json", "nowhere")
-    with pytest.raises(ValueError, match=r"birds: .*No such file or directory: 'birds.json'"):
+    with pytest.raises(UserError, match=r"birds: .*No such file or directory: 'birds.json'"):
         register_coco(NAME, "birds.json", str(tmp_path))
     (tmp_path / "broken.json").write_text('{"images": [')
-    with pytest.raises(ValueError, match=r"broken.json': Expecting value: line 1"):
+    with pytest.raises(UserError, match=r"broken.json is not a JSON file: Expecting value: line 1"):
         register_coco(NAME, str(tmp_path / "broken.json"), str(tmp_path))
 
 
 def test_a_name_is_taken_once(register: Register, tmp_path: Path) -> None:
     register(content())
     register(content())  # the same one
-    with pytest.raises(ValueError, match="--register-coco must give a new name; got 'birds'"):
+    with pytest.raises(UserError, match="--register-coco birds: another data set has this name"):
         register_coco(NAME, str(tmp_path / "birds.json"), str(tmp_path))
 
 

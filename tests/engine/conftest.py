@@ -33,7 +33,8 @@ def copied(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_cfg(shapes_root: Path, tmp_path: Path) -> CfgNode:
-    """The config of `trained`, with a folder of its own."""
+    """The config of `trained`, with a folder of its own, which is there."""
+    (tmp_path / "output").mkdir()
     return load_config(*arguments(MASK, tmp_path / "output", *STEPS))
 
 

@@ -159,7 +159,7 @@ def test_errors_that_say_a_process_is_lost() -> None:
     [
         ({}, (), "RANK and WORLD_SIZE are set, but not by torchrun"),
         ({"LOCAL_RANK": "0"}, ("--num-gpus", "2"), "Under torchrun, --nproc-per-node and --nnodes replace"),
-        ({"LOCAL_RANK": "0"}, ("SOLVER.IMS_PER_BATCH", "3"), "positive multiple of 2 (the processes); got 3"),
+        ({"LOCAL_RANK": "0"}, ("MODEL.DEVICE", "cuda:1"), "MODEL.DEVICE cuda:1 is one GPU. Set it to cuda"),
     ],
 )
 def test_mistakes(
@@ -172,6 +172,9 @@ def test_mistakes(
     others = {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if given else {}
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", **given, **others}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("nl_detectron.engine.launcher.run_in_processes", None)  # it would wait for the other
     with pytest.raises(SystemExit) as stopped:
         main(["--config-file", KEYPOINT, *arguments])
     assert stopped.value.code.startswith("error: ")

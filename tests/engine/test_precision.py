@@ -32,7 +32,6 @@ def test_every_light_config_trains_and_evaluates_in_bfloat16(
 def test_training_evaluation_and_tta_compute_in_it(small_cfg: CfgNode) -> None:
     small_cfg.SOLVER.AMP.PRECISION, small_cfg.SOLVER.MAX_ITER = "bfloat16", 1
     small_cfg.TEST.AUG.MIN_SIZES = (64,)
-    Path(small_cfg.OUTPUT_DIR).mkdir()
     trainer = Trainer(small_cfg)
     trainer.checkpointer.save_to_disk = False
     seen = []

@@ -138,7 +138,6 @@ def test_nothing_intact_is_refused(copied: Path) -> None:
 
 def test_nothing_to_resume_says_so(small_cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(small_cfg.OUTPUT_DIR)
-    folder.mkdir()
     torch.save({"model": {}}, folder / "model_pretrained.pth")
     Trainer(small_cfg).resume_or_load(resume=True)
     assert f"--resume: no checkpoint in {folder}; starting at iteration 0 from random weights" in caplog.text

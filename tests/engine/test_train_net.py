@@ -1,32 +1,23 @@
-"""train_net.py as a user runs it: in a process of its own, from another directory."""
+"""train_net.py as a user runs it; what needs no process of its own is run in this one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from nl_detectron.engine.command_line import train_net_parser
-from runs import KEYPOINT, MASK, ROOT, environment
+from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, environment, run_here
 
-from nl_detectron import model_zoo
-from nl_detectron.engine import main
-from nl_detectron.engine.launcher import load_config
+from nl_detectron.engine import main, read_run
+from nl_detectron.errors import UserError
 
-CONFIGS = ROOT / "configs"
-SMALL = (
-    "SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 SOLVER.STEPS () "
-    "MODEL.DEVICE cpu SEED 1"
-).split()
-COCO = "INPUT.MAX_SIZE_TEST 160 INPUT.MAX_SIZE_TRAIN 160".split()
+PROGRAM = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py")]
 
 
-def train_net(root: Path, output: Path, *arguments: str) -> str:
-    """Run train_net.py; all that it prints."""
-    command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), *arguments]
+def train_net(root: Path, output: Path, config: str, *options: str) -> str:
+    """Run train_net.py from another directory; all that it prints."""
     result = subprocess.run(
-        [*command, *SMALL, "OUTPUT_DIR", str(output)],
+        [*PROGRAM, *arguments(config, output, *options)],
         cwd=output.parent,
         env=environment(root),
         stdout=subprocess.PIPE,
@@ -38,105 +29,73 @@ def train_net(root: Path, output: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def average_precision(printed: str) -> dict[str, list[float]]:
-    """Detectron2's copypaste lines: the metrics of each task."""
-    lines = [line.split("copypaste: ")[1] for line in printed.splitlines() if "copypaste: " in line]
-    return {
-        name.removeprefix("Task: "): [float(value) for value in values.split(",")]
-        for name, values in zip(lines[::3], lines[2::3], strict=True)
-    }
+def average_precisions(printed: str) -> list[str]:
+    """Detectron2's copypaste lines: tasks and metrics."""
+    return [line.split("copypaste: ")[1] for line in printed.splitlines() if "copypaste: " in line]
 
 
-def assert_same(results: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
-    assert results.keys() == expected.keys()
-    for task in expected:
-        np.testing.assert_array_equal(results[task], expected[task])  # a nan equals a nan
+def test_evaluation_of_what_was_trained(trained: Path, shapes_root: Path, tmp_path: Path) -> None:
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(trained / "model_final.pth"))
+    run_here(*arguments(MASK, tmp_path / "again", *weights))
+    of_training, again = ((folder / "log.txt").read_text() for folder in (trained, tmp_path / "again"))
+    assert len(average_precisions(again)) == 6  # of boxes and masks
+    assert average_precisions(again) == average_precisions(of_training)[:6]  # later runs log there too
+    results = "inference/coco_instances_results.json"
+    assert (tmp_path / "again" / results).read_text() == (trained / results).read_text()
+    assert "Starting training" not in again
+    assert not (tmp_path / "again" / "run.json").exists()  # which is a training's
 
 
-def test_train_resume_and_evaluate(shapes_root: Path, tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    config = ("--config-file", str(CONFIGS / MASK))
-    printed = train_net(shapes_root, output, *config, "SOLVER.MAX_ITER", "3")
-    assert "This model has 1 non-local block:" in printed
-    assert "backbone.bottom_up.res4.non_local_1" in printed
-    assert "Starting training from iteration 0" in printed
-    assert {"bbox", "segm"} == set(average_precision(printed))
-    assert (output / "model_final.pth").is_file()
-
-    printed = train_net(shapes_root, output, *config, "--resume", "SOLVER.MAX_ITER", "5")
-    assert "Starting training from iteration 3" in printed
-    trained = average_precision(printed)
-    checkpoint = torch.load(output / "model_final.pth", weights_only=True)
-    assert checkpoint["iteration"] == 4
-
-    weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
-    printed = train_net(shapes_root, tmp_path / "evaluation", *config, *weights)
-    assert_same(average_precision(printed), trained)
-    assert "Starting training" not in printed
-
-
-def test_keypoints(shapes_root: Path, tmp_path: Path) -> None:
-    config = ("--config-file", KEYPOINT)  # by its name in the model zoo
-    printed = train_net(shapes_root, tmp_path / "run", *config, "SOLVER.MAX_ITER", "2")
-    assert "This model has 4 non-local blocks:" in printed
-    assert {"bbox", "keypoints"} == set(average_precision(printed))
-
-
-def test_mask_on_coco(coco_root: Path, tmp_path: Path) -> None:
-    """On real images: train, resume, and evaluate without training."""
-    output = tmp_path / "run"
-    overrides = "DATASETS.TRAIN ('coco_2017_train',) DATASETS.TEST ('coco_2017_val',)"
-    overrides = [*overrides.split(), "MODEL.ROI_HEADS.NUM_CLASSES", "80", *COCO]
-    config = ("--config-file", str(CONFIGS / MASK))
-    train_net(coco_root, output, *config, *overrides, "SOLVER.MAX_ITER", "2")
-    resume = ("--resume", "SOLVER.MAX_ITER", "3")
-    trained = average_precision(train_net(coco_root, output, *config, *resume, *overrides))
-    assert set(trained) == {"bbox", "segm"}
-    weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
-    printed = train_net(coco_root, tmp_path / "evaluation", *config, *weights, *overrides)
-    assert_same(average_precision(printed), trained)
-
-
-def test_keypoints_on_coco(coco_root: Path, tmp_path: Path) -> None:
-    overrides = (
-        "DATASETS.TRAIN ('keypoints_coco_2017_train',) DATASETS.TEST ('keypoints_coco_2017_val',)"
-    ).split()
-    config = ("--config-file", str(CONFIGS / KEYPOINT))
-    printed = train_net(coco_root, tmp_path / "run", *config, *overrides, *COCO, "SOLVER.MAX_ITER", "2")
-    assert set(average_precision(printed)) == {"bbox", "keypoints"}
-
-
-def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), "--config-file", "no.yaml"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    """From another directory, without DETECTRON2_DATASETS."""
+    variables = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
+    command = [*PROGRAM, "--config-file", MASK, "MODEL.DEVICE", "cpu"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: --config-file must be a file or a config of nl_detectron")
+    assert result.stderr.startswith("error: DATASETS.TRAIN 'shapes_train' needs datasets/shapes/annotations/")
+    assert "Set DETECTRON2_DATASETS" in result.stderr
     assert result.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
 
 
-def test_config_of_a_baseline_run_is_no_config_of_blocks(shapes_root: Path, tmp_path: Path) -> None:
-    """It has all keys of MODEL.NON_LOCAL, at their defaults, because the run wrote it."""
-    cfg = model_zoo.get_config(MASK.replace("_nl", ""))
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    arguments = ["--config-file", str(tmp_path / "config.yaml"), "MODEL.DEVICE", "cpu"]
-    args = train_net_parser().parse_args(arguments)
-    assert load_config(args).MODEL.NON_LOCAL == cfg.MODEL.NON_LOCAL
-
-
-def test_tracebacks_are_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracebacks_are_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NL_DETECTRON_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="--config-file must be given"):
+    with pytest.raises(UserError, match="Give a --config-file"):
         main([])
 
 
-def test_without_gpu_it_runs_on_the_cpu(
-    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line on stderr says so; another that mixed precision, which Detectron2 has for GPUs only, is ours."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    overrides = ["INPUT.MIN_SIZE_TEST", "64", "SOLVER.AMP.ENABLED", "True"]
-    main(["--config-file", MASK, "--eval-only", *overrides, "OUTPUT_DIR", str(tmp_path)])
-    assert (tmp_path / "inference" / "instances_predictions.pth").is_file()
-    printed = capsys.readouterr().err
-    assert printed.count("No GPU is available: MODEL.DEVICE is set to cpu.") == 1
-    assert printed.count("SOLVER.AMP.PRECISION bfloat16 takes its place.") == 1
+@pytest.mark.slow
+def test_train_resume_and_evaluate(shapes_root: Path, tmp_path: Path) -> None:
+    output, config = tmp_path / "run", str(ROOT / "configs" / MASK)
+    printed = train_net(shapes_root, output, config, *STEPS)
+    assert "This model has 1 non-local block:" in printed
+    assert "backbone.bottom_up.res4.non_local_1" in printed
+    assert "Starting training from iteration 0" in printed
+    printed = train_net(shapes_root, output, config, "--resume", "SEED", "1", "SOLVER.MAX_ITER", "5")
+    assert "Starting training from iteration 3" in printed
+    weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
+    again = train_net(shapes_root, tmp_path / "evaluation", config, *weights)
+    assert len(average_precisions(again)) == 6
+    assert average_precisions(again) == average_precisions(printed)
+
+
+@pytest.mark.slow
+def test_keypoints(shapes_root: Path, tmp_path: Path) -> None:
+    printed = train_net(shapes_root, tmp_path / "run", KEYPOINT, "SOLVER.MAX_ITER", "2")
+    assert "This model has 4 non-local blocks:" in printed
+    assert average_precisions(printed)[::3] == ["Task: bbox", "Task: keypoints"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "kind", "classes", "task"),
+    [(MASK, "coco", "80", "segm"), (KEYPOINT, "keypoints_coco", "1", "keypoints")],
+    ids=["mask", "keypoint"],
+)
+def test_on_coco(config: str, kind: str, classes: str, task: str, coco_root: Path, tmp_path: Path) -> None:
+    """On real images: train and evaluate."""
+    data = f"DATASETS.TRAIN ('{kind}_2017_train',) DATASETS.TEST ('{kind}_2017_val',)".split()
+    sizes = "INPUT.MAX_SIZE_TEST 160 INPUT.MAX_SIZE_TRAIN 160 SOLVER.MAX_ITER 2".split()
+    model = ("MODEL.ROI_HEADS.NUM_CLASSES", classes)
+    train_net(coco_root, tmp_path / "run", config, *data, *sizes, *model)
+    assert {"bbox/AP", f"{task}/AP"} <= read_run(tmp_path / "run").history[2].keys()

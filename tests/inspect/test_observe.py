@@ -13,11 +13,12 @@ from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
+from nl_detectron_attention import queries
 from small_models import predictor
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock, insert_non_local
-from nl_detectron.inspect import observe, queries
+from nl_detectron.inspect import observe
 from nl_detectron.modeling import non_local_blocks
 
 

@@ -182,7 +182,7 @@ def test_huge_logits(force: Callable[[str], None], kernel: str, dtype: torch.dty
 
 
 def test_gradients_of_fused_attention_are_wrong_for_huge_logits(force: Callable[[str], None]) -> None:
-    """The documented limit of large maps: PyTorch's gradients are off by orders of magnitude at logits of 1e9.
+    """The documented limit of large maps: PyTorch's gradients are far off at logits of 1e9.
     Once they are not, docs/performance.md has to say so.
     """
     theta, phi, g, w_f = inputs(2, 30, 40, 8, 8, torch.float32)

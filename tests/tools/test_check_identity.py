@@ -9,13 +9,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from runs import KEYPOINT, MASK
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock, model_zoo
 from nl_detectron.config import baseline_of
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 Check = Callable[..., tuple[object, str]]
 
 
@@ -77,16 +76,6 @@ def test_a_set_of_other_metrics(check: Check, shapes_root: Path, tmp_path: Path)
         MetadataCatalog.remove("others")
 
 
-def test_a_set_without_images_shows_nothing(check: Check, shapes_root: Path, tmp_path: Path) -> None:
-    DatasetCatalog.register("others", list)
-    try:
-        code, _ = check(MASK, save(MASK, tmp_path / "baseline.pth"), "DATASETS.TEST", "('others',)")
-        assert code.startswith("error: DATASETS.TEST must name data sets with images; 'others' has none")
-    finally:
-        DatasetCatalog.remove("others")
-        MetadataCatalog.remove("others")
-
-
 def test_a_small_difference_is_found(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: NonLocalBlock, x: Tensor) -> Tensor:
         return x * (1 + 2**-20)
@@ -104,13 +93,15 @@ def test_nothing_is_shown_without_detections(check: Check, tmp_path: Path) -> No
 
 
 def test_what_is_refused(check: Check, tmp_path: Path) -> None:
-    code, _ = check(MASK, save(MASK, tmp_path / "own.pth", of_baseline=False))
-    assert code.startswith("error: MODEL.WEIGHTS must be of a baseline; got ")
-    code, _ = check(MASK.replace("_nl", ""), save(MASK, tmp_path / "baseline.pth"))
-    assert code.startswith("error: --config-file must place non-local blocks")
-    code, _ = check(MASK, "")
-    assert code.startswith("error: MODEL.WEIGHTS must be a checkpoint of the baseline")
-    code, _ = check(KEYPOINT, tmp_path / "baseline.pth")
-    assert code.startswith("error: MODEL.WEIGHTS must hold this model")
-    code, _ = check(MASK, tmp_path / "baseline.pth", "--input", "no.jpg")
-    assert code == "error: --input must be images, folders or patterns; there is no 'no.jpg'."
+    own, baseline = save(MASK, tmp_path / "own.pth", of_baseline=False), save(MASK, tmp_path / "baseline.pth")
+    image = ("--input", "no.jpg")
+    for config, weights, words, message in (
+        (MASK, own, (), f"MODEL.WEIGHTS '{own}' has blocks. Give a checkpoint of the baseline."),
+        (MASK.replace("_nl", ""), baseline, (), "The config places no non-local blocks. Use one with nl in "),
+        (MASK, "", (), "MODEL.WEIGHTS "),
+        (KEYPOINT, baseline, (), f"MODEL.WEIGHTS '{baseline}' does not hold all of this model: "),
+        (MASK, baseline, image, "--input 'no.jpg' does not exist."),
+        (MASK, baseline, ("--images", "0"), "There are no images to compare. Give --input, or DATASETS.TEST"),
+    ):
+        code, _ = check(config, weights, *words)
+        assert code.startswith(f"error: {message}")

@@ -1,6 +1,5 @@
 """tools/demo.py: what it writes, and how it answers mistakes."""
 
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
-from nl_detectron.video import open_video, read_frames, write_video
+from runs import KEYPOINT, MASK
 
 from nl_detectron import model_zoo
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 FPS = 12.5
 LEVELS = range(0, 251, 50)  # of grey, of the frames; one differs from any colour
 Run = Callable[..., tuple[object, str]]
@@ -79,8 +76,23 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     frames = [np.full((96, 128, 3), level, np.uint8) for level in LEVELS]
-    write_video(tmp_path / "video.mp4", frames, FPS)
-    return tmp_path / "video.mp4"
+    return save_video(tmp_path / "video.mp4", frames, "mp4v")
+
+
+def save_video(path: Path, frames: list[np.ndarray], codec: str) -> Path:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
 
 
 def save_weights(config: str, path: Path) -> Path:
@@ -90,6 +102,7 @@ def save_weights(config: str, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [MASK, KEYPOINT], ids=["mask", "keypoint"])
 def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
     """Random weights are a little sure of everything, and never quite sure of anything."""
@@ -98,7 +111,7 @@ def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
         words = ("--input", images, "--output", "out", "--confidence-threshold", threshold)
         code, printed = run(*words, "INPUT.MIN_SIZE_TEST", 64, "MODEL.WEIGHTS", weights, config=config)
         assert code == 0
-        assert "written: 3 images to 'out'" in printed
+        assert "images written: 3" in printed
         assert f"Load report of {weights}" in printed
         for path in sorted(images.iterdir()):
             before, after = cv2.imread(str(path)), cv2.imread(str(tmp_path / "out" / path.name))
@@ -109,24 +122,15 @@ def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
 def test_one_image_to_a_file(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
     code, printed = run("--input", images / "0.png", "--output", "new/out.jpg")
     assert code == 0
-    assert "written: 1 image to 'new/out.jpg'" in printed
+    assert "images written: 1" in printed
     assert cv2.imread(str(tmp_path / "new" / "out.jpg")).shape == (60, 90, 3)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "--output out --input {} SEED 5",
-        "--input {} --output out SEED 5",
-        "--input {} --output out --opts SEED 5",
-        "--output out --input {} --opts SEED 5",
-        "--output out --input {} SEED 5 OUTPUT_DIR no",
-    ],
-)
+@pytest.mark.parametrize("words", ["--output out --input {} SEED 5", "--input {} --output out --opts SEED 5"])
 def test_keys_of_the_config(words: str, run: Run, one_box: type[OneBox], images: Path) -> None:
     code, printed = run(*words.format(f"{images}/0.png {images}/1.png").split())
     assert code == 0
-    assert "written: 2 images" in printed
+    assert "images written: 2" in printed
     assert one_box.cfg.SEED == 5
 
 
@@ -142,7 +146,6 @@ def test_a_file_that_is_called_like_a_key(run: Run, one_box: type[OneBox], image
     [
         ("", (0.5, 0.5, 0.5)),
         ("--confidence-threshold 0.25", (0.25, 0.25, 0.25)),
-        ("--confidence-threshold 1", (1, 1, 1)),
         ("MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.7", (0.7, 0.5, 0.5)),
     ],
 )
@@ -157,25 +160,15 @@ def test_thresholds(
     assert (*found, combine.INSTANCES_CONFIDENCE_THRESH) == thresholds
 
 
-def test_broken_images_are_left_out(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
+def test_broken_images_are_skipped(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
     (images / "0a.png").write_bytes((images / "0.png").read_bytes()[:999])
     cv2.imwrite(str(images / "1a.png"), np.zeros((1, 9, 3), np.uint8))
     code, printed = run("--input", images, "--output", "out")
-    assert code == "error: --input must be usable; 2 of 5 are left out, see above."
-    assert f"left out: '{images}/0a.png': cannot be read: " in printed
-    assert (
-        f"left out: '{images}/1a.png': --input must be images of 3 to 65535 pixels a side; got 9 x 1."
-        in printed
-    )
-    assert "written: 3 images to 'out'" in printed
+    assert code == "error: Skipped 2 of 5 images (see above)."
+    assert f"skipped: '{images}/0a.png' cannot be read: " in printed
+    assert f"skipped: '{images}/1a.png' has a side below 3 pixels" in printed
+    assert "images written: 3" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
-
-
-def test_a_broken_image_alone_has_one_line(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
-    (tmp_path / "image.png").touch()
-    code, printed = run("--input", "image.png", "--output", "out")
-    assert code.startswith("error: 'image.png' cannot be read: UnidentifiedImageError: ")
-    assert "left out" not in printed
 
 
 @pytest.mark.parametrize(("output", "path"), [("new/out.mp4", "new/out.mp4"), ("new", "new/video.mp4")])
@@ -184,10 +177,9 @@ def test_a_video(
 ) -> None:
     code, printed = run("--video-input", video, "--output", output)
     assert code == 0
-    assert f"written: 6 frames to '{path}'" in printed
-    capture = open_video(tmp_path / path)
-    assert capture.get(cv2.CAP_PROP_FPS) == FPS
-    frames = np.stack(list(read_frames(capture)))
+    assert f"frames written to '{path}': 6" in printed
+    assert cv2.VideoCapture(str(tmp_path / path)).get(cv2.CAP_PROP_FPS) == FPS
+    frames = np.stack(read_frames(tmp_path / path))
     assert frames.shape == (6, 96, 128, 3)
     changed = np.abs(frames - np.reshape(LEVELS, (6, 1, 1, 1))).max(axis=(0, 3)) > 25
     assert changed[24:48, 32:64].any()  # the box
@@ -196,48 +188,41 @@ def test_a_video(
 
 
 def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
-    path = tmp_path / "video.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (64, 48))
-    for k in range(20):
-        writer.write(np.random.default_rng(k).integers(0, 256, (48, 64, 3), dtype=np.uint8))
-    writer.release()
+    noise = list(np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
+    path = save_video(tmp_path / "video.avi", noise, "MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    frames = len(list(read_frames(open_video(path))))
+    frames = len(read_frames(path))
     assert 0 < frames < 20
     code, printed = run("--video-input", path, "--output", "out.mp4")
-    assert code == f"error: --video-input must be whole; '{path}' ends after {frames} of 20 frames."
-    assert f"written: {frames} frames to 'out.mp4'" in printed
-    assert len(list(read_frames(open_video(tmp_path / "out.mp4")))) == frames
+    assert code == f"error: --video-input is cut short: it has {frames} of 20 frames."
+    assert f"frames written to 'out.mp4': {frames}" in printed
+    assert len(read_frames(tmp_path / "out.mp4")) == frames
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--input images", "--output must be given: a folder, or a file for one image or a video; got none."),
-        ("--webcam --output out", "--output must be left out with --webcam; got 'out'."),
-        ("--input images --output images", "--output must be another place than --input; 'images/0.png' "),
-        ("--input no.png --output out", "--input must be images, folders or patterns; there is no 'no.png'."),
-        ("--input SEED 5 --output out", "--input must name images, folders or patterns; got none."),
-        ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS must be a file or a URL; got "),
-        ("--input images --output out", "MODEL.WEIGHTS must be a checkpoint of this model; got none."),
+        ("--input images", "Give an --output."),
+        ("--webcam --output out", "Leave out --output with --webcam."),
+        ("--input images --output images", "'images/0.png' would be overwritten. Give another --output."),
+        ("--input images --output out.png", "--output 'out.png' is one file for 3 images. Give a folder."),
+        ("--input images/0.png other/0.png --output out", "'images/0.png' and 'other/0.png' would both be "),
+        ("--input a.gif --output out", "'out/a.gif' cannot be written. Give an --output with a suffix like"),
+        ("--input SEED 5 --output out", "--input names no image, folder or pattern."),
+        ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS 'no.pth'"),
         (
             "--input images --output out --confidence-threshold 50",
             "--confidence-threshold must be from 0 to ",
         ),
-        ("--input images --output out MODEL.WEIGHT x", "'MODEL.WEIGHT' must be a key of the config"),
         ("--input images --output out MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "MODEL.NON_LOCAL.RES4"),
-        ("--video-input no.mp4 --output out", "--video-input must be a file; got 'no.mp4', and there is no "),
-        ("--video-input video.mp4 --output .", "--output must be a folder or another .mp4 than --video-inp"),
-        (
-            "--video-input video.mp4 --output out.avi",
-            "--output must be a folder or another .mp4 than --video-i",
-        ),
+        ("--video-input no.mp4 --output out", "--video-input 'no.mp4' does not exist."),
+        ("--video-input a.gif --output out", "--video-input 'a.gif' is not a video that OpenCV reads."),
+        ("--video-input video.mp4 --output .", "'video.mp4' would be overwritten. Give another --output."),
         (
             "--input images --output out MODEL.META_ARCHITECTURE ProposalNetwork",
-            "MODEL.META_ARCHITECTURE must be ",
+            "MODEL.META_ARCHITECTURE ProposalNetwork gives proposals, which are not drawn.",
         ),
-        ("--video-input circle --output out", "--video-input must be a file; got 'circle', and there is no "),
-        ("--webcam", "--webcam must have a display for its window; DISPLAY is not set. Use --video-input."),
+        ("--webcam", "--webcam needs a display, and DISPLAY is not set. Use --video-input."),
     ],
 )
 def test_mistakes(
@@ -246,12 +231,14 @@ def test_mistakes(
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    Path("circle").symlink_to("circle")
+    Path("other").mkdir()
+    Path("other/0.png").touch()
+    Path("a.gif").touch()
     code, _ = run(*words.split())
     assert code.startswith(f"error: {message}")
     assert "\n" not in code
     assert not list(images.parent.glob("**/.unfinished-*"))
-    assert not [*Path("out").glob("*")]
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
@@ -259,16 +246,10 @@ def test_mistakes(
     [
         ("--output out", "one of the arguments --input --video-input --webcam is required"),
         ("--input a.jpg --webcam", "argument --webcam: not allowed with argument --input"),
-        ("--input", "argument --input: expected at least one argument"),
-        (
-            "--webcam --output ''",
-            "argument --output: must be a file or a folder; got ''. Is a shell's variable unset?",
-        ),
-        ("--webcam --confidence-threshold x", "argument --confidence-threshold: invalid float value: 'x'"),
     ],
 )
-def test_flags_that_are_none(words: str, message: str, run: Run) -> None:
-    code, printed = run(*shlex.split(words))
+def test_one_source(words: str, message: str, run: Run) -> None:
+    code, printed = run(*words.split())
     assert code == 2
     assert printed.splitlines()[-1].endswith(f"error: {message}")
 
@@ -284,9 +265,6 @@ class Camera:
 
     def read(self) -> tuple[bool, np.ndarray]:
         return True, np.zeros((48, 64, 3), np.uint8)
-
-    def release(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -311,15 +289,8 @@ def test_a_camera(
     assert all(frame.shape == (48, 64, 3) and frame.any() for frame in window)
 
 
-def test_no_camera_and_no_window(run: Run, window: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_camera(run: Run, window: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Camera, "isOpened", lambda self: False)
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     code, _ = run("--webcam")
-    assert code == "error: --webcam must have a camera that OpenCV opens; there is none."
-
-    def no_windows(*_: object) -> None:
-        raise cv2.error("The function is not implemented")
-
-    monkeypatch.setattr(cv2, "namedWindow", no_windows)
-    code, _ = run("--webcam")
-    assert code.startswith("error: --webcam must have an OpenCV with windows; this one is opencv-python-head")
+    assert code == "error: --webcam needs a camera, and OpenCV finds none."

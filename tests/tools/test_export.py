@@ -84,7 +84,7 @@ def test_torchscript(
     cfg = mask_cfg if config == MASK else keypoint_cfg
     cfg.merge_from_list(words)
     image = 255 * torch.rand(3, 70, 110)
-    (expected,) = detect(export.load_model(cfg), [{"image": image}])
+    (expected,) = detect(export.load_model(cfg), image)
     loaded = torch.jit.load(output)
     if format_ == "torchscript-script":
         (found,) = loaded([{"image": image}])
@@ -113,6 +113,11 @@ def test_onnx_block(pairwise: str, subsample: str, tmp_path: Path) -> None:
         torch.testing.assert_close(run_onnx(tmp_path / "0.onnx", x), [block(x)], rtol=1e-4, atol=1e-4)
 
 
+def test_onnx_blocks_of_a_model(run: Export, tmp_path: Path) -> None:
+    run(MASK, "onnx-block", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone.bottom_up.res4.non_local_1.onnx"]
+
+
 @pytest.mark.slow
 def test_wrong_onnx_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = NonLocalBlock(32, norm="").eval()
@@ -124,14 +129,6 @@ def test_wrong_onnx_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match=r"differs from eager PyTorch by 1\.0e-03 of the largest value"):
         onnx_graphs.export_blocks(torch.nn.Sequential(block), tmp_path)
     assert not [*tmp_path.iterdir()]
-
-
-@pytest.mark.slow
-def test_onnx_blocks_of_a_model(run: Export, tmp_path: Path) -> None:
-    run(MASK, "onnx-block", tmp_path / "blocks")
-    assert [path.name for path in (tmp_path / "blocks").iterdir()] == [
-        "backbone.bottom_up.res4.non_local_1.onnx"
-    ]
 
 
 @pytest.mark.slow
@@ -175,7 +172,7 @@ def test_random_blocks_add_to_x(keypoint_cfg: CfgNode, pairwise: str) -> None:
     for _, block in non_local_blocks(model):
         block.register_forward_hook(lambda _, x, z: ratios.append((z - x[0]).std() / x[0].std()))
     ratios: list[Tensor] = []
-    detect(model, [{"image": 255 * torch.rand(3, 96, 128)}])
+    detect(model, 255 * torch.rand(3, 96, 128))
     assert len(ratios) == 4
     assert all(0.1 < ratio < 10 for ratio in ratios)
 
@@ -211,15 +208,15 @@ def test_detections_are_compared_as_a_set(capsys: pytest.CaptureFixture[str]) ->
         for name, value in expected.items()
     }
     checking.check_detections([found], [expected])
-    assert "20 detections, eager 20; the same: 20, to 0.0e+00" in capsys.readouterr().out
+    assert "20 detections, eager 20; the same: 20" in capsys.readouterr().out
     found["pred_boxes"][0] += 1
     checking.check_detections([found], [expected])
     assert "the same: 19" in capsys.readouterr().out
     found["scores"][1] += 0.1
     for other in (found, {name: value[:18] for name, value in expected.items()}, detections(0)):
-        with pytest.raises(UserError, match=r"has only \d+ of eager PyTorch's 20 detections"):
+        with pytest.raises(UserError, match=r"has \d+ of eager PyTorch's 20 detections"):
             checking.check_detections([other], [expected])
-    with pytest.raises(UserError, match="only 0 of eager PyTorch's 0 detections"):
+    with pytest.raises(UserError, match="has 0 of eager PyTorch's 0 detections"):
         checking.check_detections([expected], [detections(0)])
 
 
@@ -227,7 +224,7 @@ def test_scores_of_keypoints_hide_no_pixels() -> None:
     """They have no bound: a difference of a pixel is 1e-4 of a score of 1e4."""
     expected = {**detections(1), "pred_keypoints": torch.tensor([[[50.0, 60.0, 1e6]]])}
     found = {**expected, "pred_keypoints": torch.tensor([[[51.0, 60.0, 1e6]]])}
-    with pytest.raises(UserError, match="only 0 of"):
+    with pytest.raises(UserError, match="has 0 of"):
         checking.check_detections([found], [expected])
 
 
@@ -252,12 +249,6 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "words", "message"),
     [
-        ("onnx-block", "MODEL.NOPE 1", "'MODEL.NOPE' is not a key"),
-        (
-            "onnx-block",
-            "MODEL.BACKBONE.NAME build_resnet_fpn_backbone MODEL.NON_LOCAL.RES4 [0]",
-            "RES4 is set",
-        ),
         ("torchscript-trace", "--input gone.png", "'gone.png' cannot be read"),
         (
             "torchscript-trace",
@@ -269,12 +260,7 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, tmp_path: Path) -> No
             "MODEL.ROI_HEADS.NAME CascadeROIHeads",
             "torchscript-script cannot hold MODEL.ROI_HEADS.NAME CascadeROIHeads. Use torchscript-trace.",
         ),
-        ("torchscript-script", DEFORMABLE, r"MODEL.RESNETS.DEFORM_ON_PER_STAGE \[.*\]. Use onnx-backbone or"),
-        (
-            "onnx-backbone",
-            f"{DEFORMABLE} MODEL.RESNETS.DEFORM_MODULATED True MODEL.WEIGHTS model.pth",
-            "MODEL.RESNETS.DEFORM_MODULATED needs a GPU",
-        ),
+        ("torchscript-script", DEFORMABLE, "MODEL.RESNETS.DEFORM_ON_PER_STAGE. Use onnx-backbone or"),
     ],
 )
 def test_refused(kind: str, words: str, message: str, run: Export, tmp_path: Path) -> None:
@@ -301,15 +287,3 @@ def test_missing_package(run: Export, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     said = refusal(run, MASK, "onnx-block", tmp_path)
     assert said == "error: --format onnx-* needs the package onnxruntime. Run: pip install '.[export]'"
-
-
-def test_errors_of_exporters_are_not_hidden(
-    run: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(torch.jit, "trace", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        run(MASK, "torchscript-trace", tmp_path / "model.ts", "INPUT.MIN_SIZE_TEST", 64)
-    assert not [*tmp_path.iterdir()]

@@ -12,6 +12,8 @@ import results
 from made_up_runs import MASK, MASK_NL, finished, write_record
 from runs import arguments, refusal, run_here
 
+from nl_detectron.inspect import Counts
+
 Tool = Callable[..., str]
 END = "<!-- /results -->"
 PLACES = f"<!-- results:mask -->\nold \\1\n{END}\nBetween.\n<!-- results:keypoint -->\n{END}"
@@ -30,12 +32,15 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> list[Path]:
-    """A made-up baseline and model with a block."""
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A made-up baseline and model with a block, whose cost is not counted: that takes seconds."""
+    counts = Counts(40_000_000, 200_000_000_000, 1)
+    monkeypatch.setattr("result_tables.tables.extra_cost", lambda *_: (counts, counts))
     scores = {"bbox": (30.0, 50.0, 20.0), "segm": (29.0, 49.0, 19.0)}
-    return [
-        finished(tmp_path / name, c, scores=scores).folder for name, c in (("base", MASK), ("nl", MASK_NL))
-    ]
+    folders = [tmp_path / "base", tmp_path / "nl"]
+    for folder, config in zip(folders, (MASK, MASK_NL), strict=True):
+        finished(folder, config, scores=scores)
+    return folders
 
 
 @pytest.mark.slow

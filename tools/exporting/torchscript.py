@@ -21,12 +21,12 @@ FIELDS = {  # scripting has to know the type of every field that a model gives i
 }
 
 
-def detect(model: nn.Module, image: Tensor) -> Detections:
-    """What eager PyTorch detects in an image (3, H, W), in its pixels."""
-    inputs = [{"image": image}]
+def detect(model: nn.Module, *images: Tensor) -> list[Detections]:
+    """What eager PyTorch detects in a batch of images (3, H, W), in their pixels."""
+    inputs = [{"image": image} for image in images]
     if isinstance(model, GeneralizedRCNN):
-        return _plain(model.inference(inputs, do_postprocess=False)[0])
-    return _plain(model(inputs)[0]["instances"])
+        return [_plain(instances) for instances in model.inference(inputs, do_postprocess=False)]
+    return [_plain(output["instances"]) for output in model(inputs)]
 
 
 def export_script(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) -> None:
@@ -42,7 +42,7 @@ def export_script(model: nn.Module, images: tuple[Tensor, Tensor], output: Path)
         found = torch.jit.load(path)([{"image": image} for image in images])
         if not adapter.is_rcnn:
             found = [_clipped(*pair) for pair in zip(found, images, strict=True)]
-        check_detections(found, [detect(model, image) for image in images])
+        check_detections(found, detect(model, *images))
 
 
 def export_trace(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) -> None:
@@ -50,7 +50,7 @@ def export_trace(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) 
 
     The file's forward takes (3, H, W) and returns a tuple of tensors, whose names are printed.
     """
-    adapter = TracingAdapter(model, images[0], detect)
+    adapter = TracingAdapter(model, images[0], lambda model, image: detect(model, image)[0])
     with checked_file(output) as path:
         print("tracing the model", flush=True)
         with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def export_trace(model: nn.Module, images: tuple[Tensor, Tensor], output: Path) 
         print(f"its outputs: {', '.join(names)}\nchecking it on two images of two sizes", flush=True)
         traced = torch.jit.load(path)
         found = [dict(zip(names, traced(image), strict=True)) for image in images]
-        check_detections(found, [detect(model, image) for image in images])
+        check_detections(found, [detect(model, image)[0] for image in images])
 
 
 def _save(module: torch.jit.ScriptModule, path: Path) -> None:

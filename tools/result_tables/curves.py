@@ -29,7 +29,7 @@ def plot_curves(comparisons: Sequence[Comparison]) -> Figure:
                 _plot(ax, key, runs, f"{blocks}, {count_seeds(runs)}", f"C{number}")
             ax.set(xlabel="iteration", ylabel=SCORES.get(key, "total loss"), xlim=(0, None), ylim=(0, None))
         row[0].set_title(title, loc="left")
-        row[-1].legend(loc="lower right")
+        row[-1].legend()
     return figure
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from nl_detectron_attention import draw_queries, queries
 
-from nl_detectron.inspect import draw_queries, observe, queries, read_image
+from nl_detectron.inspect import observe, read_image
 
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Runs

@@ -44,9 +44,7 @@ def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Ev
     first_cost = count(experiment, first)
     for arm in group:
         done = arms.get(arm, {})
-        steps = {seed: experiment.step(Training(arm, seed)) for seed in SEEDS if seed not in done}
-        seeds = [*map(str, done), *(f"{seed} only to step {step}" for seed, step in steps.items() if step)]
-        row = {"arm": arm.name, "seeds": ", ".join(seeds) or "not trained"}
+        row = {"arm": arm.name, "seeds": ", ".join(map(str, done)) or "not trained"}
         if done:
             row["code"] = ", ".join(sorted({code for run, _ in done.values() for code in run.code}))
             row |= _decisions(arm, done) | _scores(arm, done, arms.get(first, {}) if arm != first else {})

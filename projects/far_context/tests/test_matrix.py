@@ -6,14 +6,25 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from far_context.folder import Experiment
-from far_context.matrix import ARMS, GROUPS, MAIN, PLACES, SEEDS, Arm, Training, trainings, with_starts
+from far_context.matrix import (
+    ARMS,
+    BASELINE,
+    GROUPS,
+    KEYPOINT,
+    MAIN,
+    SEEDS,
+    Arm,
+    Training,
+    trainings,
+    with_starts,
+)
 
 from nl_detectron.config import BASELINES, check_non_local_keys
 from nl_detectron.engine import flat_pairs
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import non_local_blocks
 
-PAIRS = [(group[0], arm) for group in GROUPS.values() for arm in group[1:]]
+PAIRS = list(dict.fromkeys((group[0], arm) for group in GROUPS.values() for arm in group[1:]))
 EXPERIMENT = Experiment(Path("out"), 2, 2)
 
 
@@ -64,7 +75,7 @@ def test_each_arm_is_another() -> None:
     for group in GROUPS.values():
         assert len({arm.name for arm in group}) == len(group)
         assert len({(arm.task, arm.start) for arm in group}) == 1
-    assert [group[0].name for group in GROUPS.values()] == ["baseline", PLACES[1].name, "baseline"]
+    assert [group[0] for group in GROUPS.values()] == [BASELINE, BASELINE, MAIN, KEYPOINT[0]]
 
 
 def test_order() -> None:

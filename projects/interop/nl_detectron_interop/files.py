@@ -12,12 +12,12 @@ from torch import Tensor
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
-# Under what key checkpoints have their tensors: Detectron2, mmcv, SlowFast and pycls, Caffe2.
+# The key under which a checkpoint has its tensors: of Detectron2, mmcv, SlowFast and pycls, Caffe2.
 WRAPPERS = ("model", "state_dict", "model_state", "blobs")
 
 
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, wherever it has them; arrays as tensors."""
+    """The tensors of a checkpoint by name, under whichever key it has them; arrays as tensors."""
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -49,6 +49,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def check_is_new(path: Path) -> None:
+    """Raise a UserError (a ValueError) if there is such a file already."""
     if path.exists():
         raise UserError(f"{path} exists already. Choose another name.")
 

@@ -25,9 +25,8 @@ _KINDS = ("instances", "person_keypoints")  # of the files
 _RECORD = "generator.json"
 _GENERATOR = 2  # counts up with every change of what is drawn
 
-Draw = Callable[
-    [int, int], tuple[np.ndarray, list[Drawn]]
-]  # a picture, by the index of its split and its own
+# Draws a picture, by the index of its split and its own index in it.
+Draw = Callable[[int, int], tuple[np.ndarray, list[Drawn]]]
 
 
 def write_shapes(folder: Path, *, train: int, val: int, size: int = 160, seed: int = 0) -> bool:

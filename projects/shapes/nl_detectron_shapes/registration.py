@@ -31,7 +31,8 @@ def register_shapes(root: Path) -> None:
 def register_drawn(name: str, folder: Path, categories: Sequence[str]) -> None:
     """Register `name`_{train,val} and keypoints_`name`_{train,val}, whose files are in `folder`.
 
-    Called again, it moves them to the new folder. A name that somebody else has registered is left alone.
+    Called again, it moves them to the new folder. A name that another data set has is left
+    alone, with a warning.
     """
     keypoints = {
         "thing_classes": ["person"],

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .observe import Field
+from nl_detectron.inspect import Field
+
 from .queries import Query
 
 ARROWS = 20  # as in Figure 3

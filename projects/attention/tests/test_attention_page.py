@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attention_page import page
-from attention_page.page import attention_page
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
+from nl_detectron_attention import attention_page, page
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -204,4 +203,4 @@ def test_it_needs_nothing_but_itself(photo: np.ndarray, opened: Callable) -> Non
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )
     assert all(name.startswith("data:") for name in loaded)
-    assert "http" not in files("nl_detectron.inspect").joinpath("page.html").read_text()
+    assert "http" not in Path(page.__file__).with_name("page.html").read_text()

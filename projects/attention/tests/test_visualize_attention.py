@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import visualize_attention
 from detectron2.modeling import build_model
+from nl_detectron_attention import command
+from runs import KEYPOINT, MASK
 
 from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 NAME = "backbone.bottom_up.res4.non_local_1"
 Run = Callable[..., tuple[object, str]]
 
@@ -47,7 +46,7 @@ def run(
         monkeypatch.setattr(sys, "argv", argv)
         code = 0
         try:
-            visualize_attention.main()
+            command.main()
         except SystemExit as stopped:
             code = stopped.code
         return code, capsys.readouterr().out
@@ -112,11 +111,9 @@ def test_nothing_detected_still_gives_the_page(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--point", "96,0"], "--point must lie in '{image}' of 96 x 96 pixels; got 96,0."),
-        (["--point", "0,-1"], "--point must lie in '{image}' of 96 x 96 pixels; got 0,-1."),
-        (["--detections", "-1"], "--detections must be 0 or more; got -1."),
-        (["--block", "res5"], f"--block must be the end of one of {NAME}; got 'res5'."),
-        (["--confidence-threshold", "2"], "--confidence-threshold must be from 0 to 1; got 2."),
+        (["--point", "96,0"], "--point 96,0 is outside '{image}' of 96 x 96 pixels."),
+        (["--point", "0,-1"], "--point 0,-1 is outside '{image}' of 96 x 96 pixels."),
+        (["--block", "res5"], f"No block is called --block res5. The model has {NAME}."),
     ],
 )
 def test_a_bad_value(
@@ -153,8 +150,8 @@ def test_names_of_images_stay(run: Run, weights: dict[str, Path], images: list[s
 def test_random_blocks_are_refused(run: Run, weights: dict[str, Path], images: list[str]) -> None:
     code, _ = run(MASK, weights["baseline"], "--point", "5,5", "--input", images[0])
     assert code == (
-        f"error: MODEL.WEIGHTS must have the weights of the blocks; '{weights['baseline']}' has not those of "
-        f"{NAME}. --allow-mismatch shows random ones."
+        f"error: MODEL.WEIGHTS '{weights['baseline']}' lacks {NAME}. Give weights that were trained with it, "
+        "or --allow-mismatch to see random ones."
     )
     assert run(MASK, weights["baseline"], "--point", "5,5", "--allow-mismatch", "--input", images[0])[0] == 0
 
@@ -162,7 +159,7 @@ def test_random_blocks_are_refused(run: Run, weights: dict[str, Path], images: l
 def test_a_baseline_has_nothing_to_show(run: Run, weights: dict[str, Path], images: list[str]) -> None:
     baseline = "quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml"
     code, _ = run(baseline, weights["baseline"], "--point", "5,5", "--input", images[0])
-    assert code == "error: --config-file must place non-local blocks; this one places none."
+    assert code == "error: The model has no non-local blocks. Use a config with nl in its name."
 
 
 def test_two_images_of_one_name(
@@ -170,16 +167,16 @@ def test_two_images_of_one_name(
 ) -> None:
     cv2.imwrite(str(tmp_path / "000000000000.png"), np.zeros((20, 20, 3), np.uint8))
     code, _ = run(MASK, weights["mask"], "--input", images[0], str(tmp_path / "000000000000.png"))
-    assert code == "error: --input must be images of different names; 2 are called '000000000000'."
+    assert code == "error: 2 images are called '000000000000'. Rename them."
 
 
-def test_a_broken_image_is_left_out(
+def test_a_broken_image_is_skipped(
     run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(Path(images[0]).read_bytes()[:300])
     code, printed = run(
         MASK, weights["mask"], "--point", "5,5", "--input", str(tmp_path / "broken.jpg"), *images
     )
-    assert code == "error: --input must be usable; 1 of 3 are left out, see above."
+    assert code == "error: Skipped 1 of 3 images (see above)."
     assert len(written(tmp_path)) == 4
     assert printed.count(NAME) == 2  # the table has the others

@@ -6,11 +6,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
+from nl_detectron_attention import draw_queries, queries
+from nl_detectron_attention.pictures import strongest
+from nl_detectron_attention.queries import Query
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.inspect import Field, Grid, Observation, draw_queries, queries
-from nl_detectron.inspect.pictures import strongest
-from nl_detectron.inspect.queries import Query
+from nl_detectron.inspect import Field, Grid, Observation
 
 IMAGE = np.full((60, 100, 3), 200, np.uint8)
 

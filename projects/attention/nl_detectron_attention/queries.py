@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from detectron2.structures import Instances
 
-from .observe import Field, Observation
+from nl_detectron.inspect import Field, Observation
 
 
 class Query(NamedTuple):

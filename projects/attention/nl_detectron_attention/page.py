@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 from matplotlib import colormaps
 
-from nl_detectron.inspect import Field, Observation, describe, queries, strongest
+from nl_detectron.inspect import Field, Observation
+
+from .pictures import describe, strongest
+from .queries import label_of
 
 MAP_BYTES = 16 * 2**20  # what the maps of one field may take: a byte for each position i and j
 LONGEST_SIDE = 1600  # of the image in the page, in pixels
@@ -78,7 +81,7 @@ def _rounded(weights: np.ndarray, is_signed: bool) -> tuple[np.ndarray, np.ndarr
 def _detections(observation: Observation, classes: Sequence[str]) -> list[dict[str, object]]:
     detections, instances = [], observation.instances
     for k in range(0 if instances is None else len(instances)):
-        label = f"{k + 1} {queries.label_of(instances, k, classes)} {instances.scores[k].item():.0%}"
+        label = f"{k + 1} {label_of(instances, k, classes)} {instances.scores[k].item():.0%}"
         detections.append({"box": instances.pred_boxes.tensor[k].tolist(), "label": label})
     return detections
 

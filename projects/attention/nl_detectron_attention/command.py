@@ -1,0 +1,145 @@
+"""See what positions attend to: heat maps and the paper's Figure 3 arrows for chosen points or detections,
+and a page in which every position can be pointed at.
+
+    python tools/visualize_attention.py --config-file CONFIG --input photo.jpg --point 320,200 \\
+        --output FOLDER MODEL.WEIGHTS model_final.pth
+
+FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table
+says how far the maps of each block depend on the position at all.
+"""
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nl_detectron_shapes  # noqa: F401  (registers shapes_val and the like, whose classes have names)
+import numpy as np
+from detectron2.data import Metadata
+from tabulate import tabulate
+from tqdm import tqdm
+
+from nl_detectron.config import check_non_local_keys
+from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.files import atomic_write
+from nl_detectron.inspect import Observation, find_images, observe, use_images
+from nl_detectron.modeling import non_local_blocks
+from nl_detectron.predictor import Predictor
+
+from . import queries
+from .page import attention_page
+from .pictures import draw_queries
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    with one_line_errors():
+        cfg, given = read_config(args)
+        check_non_local_keys(cfg, given)
+        set_confidence_threshold(cfg, args.confidence_threshold, given)
+        images = find_images(args.input)
+        name, count = Counter(path.stem for path in images).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"{count} images are called {name!r}. Rename them.")
+        predictor = Predictor(cfg, args.allow_mismatch)
+        print(predictor.report)
+        blocks = chosen_blocks(predictor, args.block)
+        if predictor.report.new_blocks and not args.allow_mismatch:
+            raise UserError(
+                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} lacks {next(iter(predictor.report.new_blocks))}. Give "
+                "weights that were trained with it, or --allow-mismatch to see random ones."
+            )
+        args.output.mkdir(parents=True, exist_ok=True)
+        rows = []
+
+        def visualize(path: Path, image: np.ndarray) -> None:
+            height, width = image.shape[:2]
+            for x, y in args.point:
+                if not (0 <= x < width and 0 <= y < height):
+                    raise UserError(f"--point {x},{y} is outside {str(path)!r} of {width} x {height} pixels.")
+            seen = observe(predictor, image)
+            seen.fields[:] = [field for field in seen.fields if field.name in blocks]
+            write_files(seen, path, predictor.metadata, args)
+            rows.extend({"image": path.name, **row} for row in summary(seen, blocks))
+
+        try:
+            use_images(images, visualize)
+        finally:
+            if rows:
+                print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
+                print(f"written: {args.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--input", nargs="+", required=True, help="images, folders of images, or globs")
+    parser.add_argument("--output", type=Path, required=True, help="the folder for pictures and pages")
+    text = "a pixel; may be repeated"
+    parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help=text)
+    text = "the K most certain ones: the middle of the box, or each keypoint (default: 1 without --point)"
+    parser.add_argument("--detections", type=int, metavar="K", help=text)
+    text = "how its name ends (default: all blocks)"
+    parser.add_argument("--block", action="append", default=[], metavar="NAME", help=text)
+    add_detection_flags(parser)
+    return parser
+
+
+def _point(text: str) -> tuple[int, int]:
+    try:
+        x, y = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels; got {text!r}") from None
+    return x, y
+
+
+def chosen_blocks(predictor: Predictor, endings: Sequence[str]) -> list[str]:
+    """The names of the blocks to show: all, or those that end as asked for."""
+    names = [name for name, _ in non_local_blocks(predictor.model)]
+    if not names:
+        raise UserError("The model has no non-local blocks. Use a config with nl in its name.")
+    for ending in endings:
+        if not any(name.endswith(ending) for name in names):
+            raise UserError(f"No block is called --block {ending}. The model has {', '.join(names)}.")
+    return [name for name in names if not endings or name.endswith(tuple(endings))]
+
+
+def find_queries(seen: Observation, args: argparse.Namespace, metadata: Metadata) -> Iterator[queries.Query]:
+    """Those at the points, and those of the first detections."""
+    for x, y in args.point:
+        found = queries.at_point(seen, x, y)
+        yield from found
+        if not found:
+            tqdm.write(f"point {x},{y} lies in no detected region, which is all that these blocks see")
+    wanted = int(not args.point) if args.detections is None else args.detections
+    count = 0 if seen.instances is None else len(seen.instances)
+    if count < wanted:
+        tqdm.write(f"{count} of {wanted} detections to show: see --confidence-threshold")
+    names = metadata.get("thing_classes", ()), metadata.get("keypoint_names", ())
+    for detection in range(min(wanted, count)):
+        yield from queries.of_detection(seen, detection, *names)
+
+
+def write_files(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
+    """Write the page and the pictures of an image."""
+    with atomic_write(args.output / f"{path.stem}.html") as unfinished:
+        page = attention_page(seen, path.name, metadata.get("thing_classes", ()))
+        unfinished.write_text(page, encoding="utf-8")
+    groups: dict[str, list[queries.Query]] = {}
+    for query in find_queries(seen, args, metadata):
+        group = re.sub(r"[^\w,.-]+", "_", query.group)  # names of classes may have any letters
+        groups.setdefault(f"{path.stem}.{query.field.name}.{group}.png", []).append(query)
+    for file, group in groups.items():
+        with atomic_write(args.output / file) as unfinished:
+            draw_queries(seen.image, group).savefig(unfinished, format="png")
+
+
+def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
+    """What the table says of each block: the means over its fields, if it has seen any."""
+    for name in blocks:
+        row = {"block": name, "query dependence": None, "change of x": None}
+        if fields := [field for field in seen.fields if field.name == name]:
+            row["query dependence"] = np.mean([field.query_dependence for field in fields])
+            row["change of x"] = np.mean([field.change for field in fields])
+        yield row
