@@ -73,3 +73,28 @@ def finished(folder: Path, config: str = MASK, *options: str, scores: Scores, **
     write_metrics(folder, 99)
     write_metrics(folder, 100, **scores)
     return read_run(folder)
+
+
+def run(
+    folder: Path,
+    seed: int = 1,
+    ap: float = 30.0,
+    *options: str,
+    task: str = "bbox",
+    config: str = "",
+    images: dict[str, int] | None = None,
+    processes: int = 1,
+    code: tuple[str, ...] = ("abc",),
+    seconds: int | None = 2,
+) -> Run:
+    """A made-up run with this AP for boxes and a task; with blocks if the folder's name begins with "nl"."""
+    config = config or (MASK_NL if folder.name.startswith("nl") else MASK)
+    cfg = config_with(config, ("SEED", str(seed), *options))
+    if images is None:
+        images = dict.fromkeys(cfg.DATASETS.TRAIN, 12) | dict.fromkeys(cfg.DATASETS.TEST, 6)
+    scores = {
+        f"{name}/{key}": value
+        for name in ("bbox", task)
+        for key, value in (("AP", ap), ("AP50", 50.0), ("AP75", 20.0))
+    }
+    return Run(folder, cfg, processes, images, code, seconds, True, {100: scores})

@@ -100,7 +100,7 @@ def test_what_is_refused(check: Check, tmp_path: Path) -> None:
         (MASK.replace("_nl", ""), baseline, (), "The config places no non-local blocks. Use one with nl in "),
         (MASK, "", (), "MODEL.WEIGHTS "),
         (KEYPOINT, baseline, (), f"MODEL.WEIGHTS '{baseline}' does not hold all of this model: "),
-        (MASK, baseline, image, "--input 'no.jpg' does not exist."),
+        (MASK, baseline, image, "--input 'no.jpg' names no image."),
         (MASK, baseline, ("--images", "0"), "There are no images to compare. Give --input, or DATASETS.TEST"),
     ):
         code, _ = check(config, weights, *words)

@@ -208,7 +208,7 @@ def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path
         ("--input images --output out.png", "--output 'out.png' is one file for 3 images. Give a folder."),
         ("--input images/0.png other/0.png --output out", "'images/0.png' and 'other/0.png' would both be "),
         ("--input a.gif --output out", "'out/a.gif' cannot be written. Give an --output with a suffix like"),
-        ("--input SEED 5 --output out", "--input names no image, folder or pattern."),
+        ("--input SEED 5 --output out", "--input is empty. Is a shell variable unset?"),
         ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS 'no.pth'"),
         (
             "--input images --output out --confidence-threshold 50",
