@@ -52,8 +52,11 @@ def one_line_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         if not is_user_error(error):
             raise
-        *_, reason = ["", *str(error).splitlines()]  # a data loader's worker sends its traceback along
-        reason = reason.strip().removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        reason = str(error)
+        if "Traceback (most recent call last)" in reason:  # which a data loader's worker sends along
+            last_line = reason.splitlines()[-1]
+            reason = last_line.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        reason = " ".join(reason.split())
         rank = dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
         sys.exit(f"error{f' in process {rank}' if rank else ''}: {reason or type(error).__name__}")
     except ProcessExitedException as error:  # a process of Detectron2's launcher

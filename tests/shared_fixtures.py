@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 
 # Other cases every time; a failing one is printed with the decorator that repeats it.
-settings.register_profile("quick", max_examples=300, deadline=None, print_blob=True)
+settings.register_profile("quick", max_examples=40, deadline=None, print_blob=True)
 settings.register_profile("thorough", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("quick")
 PROPERTY_CASES = "property cases"

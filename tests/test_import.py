@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import json, sys, time
 start = time.perf_counter()
@@ -16,6 +18,7 @@ print(json.dumps([there - start, end - there, sorted(sys.modules)]))
 HEAVY = ("matplotlib", "onnx", "onnxruntime", "onnxscript", "tensorboard", "hypothesis", "pytest")
 
 
+@pytest.mark.slow
 def test_import_is_cheap_and_brings_nothing_heavy() -> None:
     """At most 0.3 s beside Detectron2's own 3 s: a tenth of it, in the same process."""
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]

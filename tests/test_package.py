@@ -22,6 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_wheel_carries_every_config(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.*")}
@@ -31,6 +32,7 @@ def test_wheel_carries_every_config(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "tools", "datasets"))]
 
 
+@pytest.mark.slow
 def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

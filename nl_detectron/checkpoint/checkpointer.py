@@ -79,7 +79,12 @@ class Checkpointer(DetectionCheckpointer):
         if filename.endswith(".pkl"):
             read_checkpoint(Path(filename))  # refuses what could run code, as Detectron2's reading would
         with unreadable_as_user_error(filename):
-            return super()._load_file(filename)
+            loaded = super()._load_file(filename)
+        if not isinstance(loaded["model"], Mapping):
+            raise UserError(
+                f"{filename} is no checkpoint: it holds a {type(loaded['model']).__name__}, not a dict."
+            )
+        return loaded
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:
         by_ends = checkpoint.get("matching_heuristics", False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nl_detectron.errors import UserError
+from nl_detectron.errors import UserError, is_user_error
 
 _ADMITTED = {  # what pickles of dicts, numbers and arrays refer to; numpy 2 has renamed its core
     ("collections", "OrderedDict"),
@@ -26,9 +26,9 @@ def unreadable_as_user_error(path: Path | str) -> Iterator[None]:
     """Report errors of reading a checkpoint, which are of many types, as a UserError that names the file."""
     try:
         yield
-    except (UserError, OSError):
-        raise
     except Exception as error:
+        if is_user_error(error):
+            raise
         # PyTorch's message would recommend to run whatever is in the file.
         is_unsafe = isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower()
         reason = "it holds more than tensors" if is_unsafe else str(error).partition("\n")[0]

@@ -122,8 +122,8 @@ def _give_back_keys(args: argparse.Namespace, cfg: CfgNode) -> None:
     """`--input` takes all words up to the next flag: give the config's keys among them back."""
     inputs, keys = getattr(args, "input", None), dict(flat_pairs(cfg))
     if isinstance(inputs, list):  # else it is a tool with one input, or none
-        is_key = [word in keys and not os.path.exists(word) for word in [*inputs, "SEED"]]
-        first = is_key.index(True)
+        places = (k for k, word in enumerate(inputs) if word in keys and not os.path.exists(word))
+        first = next(places, len(inputs))
         args.input, args.opts = inputs[:first], inputs[first:] + args.opts
 
 

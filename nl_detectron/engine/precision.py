@@ -18,9 +18,16 @@ def autocast(cfg: CfgNode) -> torch.autocast:
 def use_precision(cfg: CfgNode, model: nn.Module) -> None:
     """Let the model itself, not only its training, compute in the precision of the config."""
     context = autocast(cfg)
+
+    def enter(*_: object) -> None:
+        context.__enter__()
+
+    def leave(*_: object) -> None:  # what a hook returns would replace the output
+        context.__exit__(None, None, None)
+
     if cfg.SOLVER.AMP.PRECISION:
-        model.register_forward_pre_hook(lambda *_: context.__enter__() and None)
-        model.register_forward_hook(lambda *_: context.__exit__(None, None, None), always_call=True)
+        model.register_forward_pre_hook(enter)
+        model.register_forward_hook(leave, always_call=True)
 
 
 def check_precision(cfg: CfgNode) -> None:

@@ -180,6 +180,7 @@ def test_a_training_with_a_broken_image_ends_in_one_line(
     assert "To go on without such images, give --skip-broken" in message
 
 
+@pytest.mark.slow
 def test_broken_images_are_skipped_and_listed(
     broken_images: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,6 +65,7 @@ def attention_activations(inputs: list[torch._C.Value], outputs: list[torch._C.V
     return b * n * (m + d_g)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"mask"}))  # whose heads Panoptic FPN has
 def test_real_inference(name: str) -> None:
     """What Detectron2 and fvcore count while an image goes through the model, to the last one."""
@@ -139,6 +140,7 @@ def test_what_is_computed_for_small_maps(pairwise: str, mask_cfg: CfgNode) -> No
     assert sum(counts[part].multiply_adds for part in backbone) == counter.get_total_flops() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "percent"), [("R_50", 3.8), ("R_101", 2.9), ("X_152_32x8d", 1.4)])
 def test_less_than_five_percent(name: str, percent: float) -> None:
     """Section 6: "<5% computation". A block in res4 is the same in all three."""

@@ -59,6 +59,7 @@ def test_concatenation_for_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(traced(other), block(other), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_compiling(pairwise: str) -> None:
     """As one graph for all sizes."""

@@ -113,6 +113,7 @@ def test_onnx_block(pairwise: str, subsample: str, tmp_path: Path) -> None:
         torch.testing.assert_close(run_onnx(tmp_path / "0.onnx", x), [block(x)], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_blocks_of_a_model(run: Export, tmp_path: Path) -> None:
     run(MASK, "onnx-block", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["backbone.bottom_up.res4.non_local_1.onnx"]

@@ -39,6 +39,7 @@ def test_growth() -> None:
     assert soak.growth(rising) == {"middle third": 149.5, "last third": 249.5, "noise": 90.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("differs", [False, True])
 def test_what_is_reported(
     differs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

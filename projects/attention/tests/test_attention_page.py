@@ -21,6 +21,8 @@ from small_models import predictor
 from nl_detectron import model_zoo
 from nl_detectron.inspect import Observation, observe
 
+pytestmark = pytest.mark.slow  # a browser
+
 FLAGS = (
     "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync --window-size=1200,1000 "

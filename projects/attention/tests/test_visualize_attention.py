@@ -78,6 +78,7 @@ def test_a_point(run: Run, weights: dict[str, Path], images: list[str], tmp_path
     assert all(0 <= float(row[3]) <= 0.5 and float(row[4]) == 0 for row in rows)  # new blocks change nothing
 
 
+@pytest.mark.slow
 def test_the_keypoints_of_detections(
     run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from made_up_trainings import make_up
 
 from nl_detectron.errors import UserError
 
+pytestmark = pytest.mark.slow  # programs are started
+
 PAIR = ["mask/baseline", "mask/nl_res4"]
 AP = {"bbox": (30.0, 50.0)}
 # Notes its arguments and when it began and ended, and copies the finished training into OUTPUT_DIR.
