@@ -93,7 +93,7 @@ def parts(cfg: CfgNode, sizes: dict[str, int]) -> list[Row]:
 
 
 def summaries(args: argparse.Namespace, files: Sequence[str], sizes: dict[str, int]) -> list[Row]:
-    """A row for each config that can be counted; what is in the way of the others goes to standard error."""
+    """A row for each config that can be counted; errors of the others go to standard error."""
     rows = []
     for file in (progress := tqdm(files, desc="counting", unit="config")):
         try:

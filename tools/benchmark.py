@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Compare the non-local operation with the usual sequence of operations, and models with their baselines.
 
-Contestants take turns in one process: their ratios are what carries over to other machines. The tables
-are printed and written to benchmark.md, and the growth with N is drawn in benchmark.png. The exit code is
-1 if the operation is slower than the usual sequence or holds a tensor above its budget.
+Contestants take turns in one process: their ratios are what carries over to other machines. The tables are
+printed and written to benchmark.md. The exit code is 1 if the operation is slower than the usual sequence
+or holds a tensor above its budget.
 
     python tools/benchmark.py --output output/benchmark
     python tools/benchmark.py --device cuda --dtype bfloat16
@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler of the CPU's memory is talkative
 
 import torch
-from benchmarking import growth, models, operation
+from benchmarking import models, operation
 from benchmarking.measure import table
 from tqdm import tqdm
 
@@ -53,12 +53,9 @@ def run(args: argparse.Namespace) -> bool:
     """Measure the parts asked for, then print and write them; whether each requirement is met."""
     torch.manual_seed(0)
     like = torch.empty(0, device=args.device, dtype=getattr(torch, args.dtype))
-    machine = _machine(like)
-    pages, is_met = [machine], True
+    pages, is_met = [_machine(like)], True
     if "operation" in args.parts:
         cases = _run_operation(like, args.seconds)
-        growing = [case for case in cases if case.positions in growth.SHAPES]
-        growth.plot_growth(growing, args.output / "benchmark.png", machine)
         text, is_met = operation.verdicts(cases)
         pages += [operation.operation_table(cases), text]
     if "models" in args.parts:
@@ -73,7 +70,6 @@ def run(args: argparse.Namespace) -> bool:
 
 def _run_operation(like: torch.Tensor, seconds: float) -> list[operation.Case]:
     sizes = [(f, *item) for f in operation.OPERATIONS for item in operation.SHAPES.items()]
-    sizes += [(f, *item) for f in growth.FUNCTIONS for item in growth.SHAPES.items()]
     bar = tqdm(sizes, desc="operation", leave=False)
     return [case for size in bar for case in operation.run_case(*size, like, seconds)]
 

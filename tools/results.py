@@ -3,7 +3,7 @@
 
     python tools/results.py --input output/baseline_1 output/nl_1 output/baseline_2 output/nl_2
     python tools/results.py --input output/*_[0-9] --format csv --output results.csv --curves curves.png
-    python tools/results.py --input output/*_[0-9] --update README.md
+    python tools/results.py --input output/*_[0-9] --update docs/reproducing.md
 
 --input takes output folders of train_net.py. A training and its baseline are paired by SEED, and must differ
 in non-local keys alone. A difference is the mean over the pairs ± their sample standard deviation. AP is that

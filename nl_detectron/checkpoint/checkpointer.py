@@ -181,7 +181,7 @@ def _read_iteration(path: Path, modified: int) -> int | None:
 
 
 def _reason(error: BaseException | None) -> str:
-    """The system's words, if there are some: PyTorch's writer raises errors of its own after those."""
+    """The system's reason, if there is one: PyTorch's writer raises errors of its own after it."""
     if error is None:
         return ""
     if isinstance(error, OSError) and error.strerror:

@@ -84,7 +84,7 @@ class LoadReport:
                 problems.append(f"{len(keys)} tensors are {what} ({_by_module(keys, 3)})")
         if problems:
             listed = "; ".join(problems)
-            remedy = "Give its own config, or --allow-mismatch to evaluate it all the same."
+            remedy = "Give its own config, or --allow-mismatch to evaluate it anyway."
             raise UserError(
                 f"MODEL.WEIGHTS {self.path!r} does not hold all of this model: {listed}. {remedy}"
             )

@@ -52,7 +52,7 @@ def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNod
 
 
 def is_lost_process(error: BaseException | None) -> bool:
-    """Whether an error says that another process no longer answers. Gloo has no type of its own for it."""
+    """Whether an error says that another process no longer answers. Gloo has no own type for it."""
     of_backend = any(name in str(error).lower() for name in ("gloo", "nccl"))
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and of_backend)
 

@@ -1,4 +1,4 @@
-"""Exact ways to compute Eq. 1 without its N x M matrix, and which way is taken for what sizes.
+"""Exact kernels for Eq. 1 without its N x M matrix, and which kernel is used for which sizes.
 
 Letters and shapes are those of `pairwise.py`.
 
@@ -32,10 +32,10 @@ PAIRS_PER_SORTED_VALUE = 150
 
 
 def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
-    """The way to take: "matrix", or else "fused", "associative" or "sorted".
+    """The kernel to use: "matrix", or else "fused", "associative" or "sorted".
 
-    A scripted, traced or compiled graph serves all sizes, and has the way whose memory grows with N + M. ONNX
-    has neither fused attention nor a search in sorted values: its graphs hold the matrix.
+    A scripted, traced or compiled graph serves all sizes, so its memory has to grow with N + M. ONNX has
+    neither fused attention nor a search in sorted values: its graphs hold the matrix.
 
     Args:
         form: "softmax", "dot_product" or "concatenation".

@@ -93,7 +93,7 @@ class NonLocalBlock(CNNBlockBase):
         norm_scale = getattr(self.out.norm, "weight", None)
         if isinstance(norm_scale, nn.Parameter):
             nn.init.zeros_(norm_scale)
-        else:  # no norm, or FrozenBN: a zero scale there is a buffer and would stay zero for ever
+        else:  # no norm, or FrozenBN: a zero scale there is a buffer and would stay zero
             nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from nl_detectron.engine import Trainer
 from nl_detectron.engine.precision import autocast, check_precision
 from nl_detectron.errors import UserError
 
-LIGHT = (MASK, KEYPOINT, MASK.replace("_nl", ""), KEYPOINT.replace("_nl_head", ""))
+LIGHT = (MASK, KEYPOINT)
 
 
 @pytest.mark.slow

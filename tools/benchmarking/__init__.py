@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures: the operation, its growth with N, and whole models."""
+"""What tools/benchmark.py measures: the operation and models."""
