@@ -1,4 +1,4 @@
-"""What differs between Detectron2 0.5 and main, and what has to reach into them."""
+"""Differences between Detectron2 0.5 and main, and uses of their private names."""
 
 import functools
 import inspect

@@ -46,12 +46,12 @@ def add_non_local_config(cfg: CfgNode) -> None:
     node.RES3 = []
     node.RES4 = [-1]
     node.RES5 = []
-    # A block after every so many convolutions of the keypoint head (and their ReLU).
+    # A block goes after every so many convolutions (each with its ReLU) of the keypoint head.
     # Read by MODEL.ROI_KEYPOINT_HEAD.NAME "NonLocalKRCNNConvDeconvUpsampleHead".
     node.KEYPOINT_HEAD_EVERY = 2
     # f(x_i, x_j): "gaussian" (Eq. 2), "embedded_gaussian" (Eq. 3), "dot_product" (Eq. 4),
     # "concatenation" (Eq. 5).
-    node.PAIRWISE = "embedded_gaussian"
+    node.PAIRWISE = "embedded_gaussian"  # also the default of `NonLocalBlock`
     # The inner channels are d = C / REDUCTION.
     node.REDUCTION = 2
     # 2x2 max pooling: "input" (of x, before phi and g), "embedding" (after phi and g), "none".
@@ -127,10 +127,9 @@ def check_non_local_keys(cfg: CfgNode, given: Iterable[str] = ()) -> None:
             what = f"MODEL.NON_LOCAL.{key} is set, but keypoint head {head!r} ignores it"
             raise UserError(f"{what}. Use {KEYPOINT_HEAD}.")
         if not backbone_reads and (key.lower() in STAGES or not head_reads):
-            ours = next((ours for ours, theirs in BASELINES.items() if theirs == backbone), "a build_nl_ one")
-            raise UserError(
-                f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it. Use {ours}."
-            )
+            remedies = [ours for ours, theirs in BASELINES.items() if theirs == backbone]
+            what = f"MODEL.NON_LOCAL.{key} is set, but backbone {backbone!r} ignores it"
+            raise UserError(f"{what}. Use {remedies[0] if remedies else 'a build_nl_ backbone'}.")
 
 
 def _is_from_detectron2(registry: Registry, name: str) -> bool:

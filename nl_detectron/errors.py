@@ -13,7 +13,7 @@ _INTERRUPTED = 130  # the shell's exit code after Ctrl-C
 
 
 class UserError(ValueError):
-    """A mistake of the user's that we know. One line: what is wrong, and what to do."""
+    """A known mistake of the user. Its message is one line: what is wrong, and what to do."""
 
 
 class ArgumentError(UserError):
@@ -33,7 +33,7 @@ def wants_tracebacks() -> bool:
 
 
 def is_user_error(error: BaseException | None) -> bool:
-    """Whether one line says it all: a UserError, a file that cannot be read or written, a full disk."""
+    """Whether to report an error in one line: a UserError, a file that fails, a full disk."""
     is_file = isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC)
     return isinstance(error, UserError) or bool(is_file)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNFINISHED = ".unfinished-"  # the prefix of a file that is being written, or was when the machine failed
+UNFINISHED = ".unfinished-"  # the prefix of a file whose writing is not finished, or was cut off
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     """A shipped model, in training mode, with the weights that its config names.
 
     Args:
-        device: instead of the config's; None is the GPU, or the CPU where there is no GPU.
+        device: instead of the config's; None is the config's, or the CPU where there is no GPU.
     """
     cfg = get_config(config_path, trained)
     if device is None and not torch.cuda.is_available():

@@ -51,7 +51,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path: Path) -> N
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     large = Checkpointer(nn.Linear(1000, 1000), str(tmp_path))
     for name in ("model_0000002", "model_0000001"):
-        with pytest.raises(ValueError, match=rf"{name}\.pth cannot be written: File too large. Make room"):
+        with pytest.raises(ValueError, match=rf"{name}\.pth cannot be written: File too large. Correct that"):
             large.save(name, iteration=2)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert large.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.save", fail)
-    match = r"model_0000001\.pth cannot be written: No space left on device\. Make room"
+    match = r"model_0000001\.pth cannot be written: No space left on device\. Correct that"
     with pytest.raises(ValueError, match=match):
         Checkpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001", iteration=1)
     assert list(tmp_path.iterdir()) == []

@@ -50,13 +50,15 @@ def main() -> None:
         register_shapes(datasets)
         for title, config in MODELS.items():
             run = train(config, datasets, args.output / config, args.opts)
-            metrics = run.history[max(run.history)]
+            metrics = run.history[run.cfg.SOLVER.MAX_ITER]
             for task, key in TASKS.items():
                 if f"{key}/AP" in metrics:
                     rows.append([title, task, *(metrics[f"{key}/{column}"] for column in COLUMNS)])
             pictures.append(detections(run))
     overview = args.output / "detections.png"
-    cv2.imwrite(str(overview), np.concatenate(pictures))
+    width = max(picture.shape[1] for picture in pictures)
+    rows_of_one_width = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in pictures]
+    cv2.imwrite(str(overview), np.concatenate(rows_of_one_width))
     header = ["model, trained from scratch on the shapes", "task", *COLUMNS]
     print("\n" + tabulate(rows, header, tablefmt="github", floatfmt=".1f"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -41,9 +41,9 @@ class Checkpointer(DetectionCheckpointer):
         if not (self.save_dir and self.save_to_disk):
             return
         folder = Path(self.save_dir)
-        for left in folder.glob(f"{UNFINISHED}model_*"):  # by a process that was killed
-            left.unlink()
-        variants = {name: block.variant() for name, block in non_local_blocks(self.model)}
+        for leftover in folder.glob(f"{UNFINISHED}model_*"):  # of a process that was killed
+            leftover.unlink()
+        variants = {block_name: block.variant() for block_name, block in non_local_blocks(self.model)}
         path = folder / f"{name}.pth"
         try:
             with atomic_write(path) as unfinished:
@@ -53,11 +53,11 @@ class Checkpointer(DetectionCheckpointer):
         except (OSError, RuntimeError) as error:
             if not (reason := _reason(error)):
                 raise
-            raise UserError(f"{path} cannot be written: {reason}. Make room and --resume.") from error
+            raise UserError(f"{path} cannot be written: {reason}. Correct that and --resume.") from error
         self.logger.info("Saved %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Left to `save`: fvcore calls this before the file has its name."""
+        """Do nothing: `save` writes the tag once the file has its final name."""
 
     def has_checkpoint(self) -> bool:
         return bool(self.get_checkpoint_file())
@@ -76,8 +76,7 @@ class Checkpointer(DetectionCheckpointer):
             raise UserError(f"MODEL.WEIGHTS {path} cannot be downloaded: {error}") from error
 
     def _load_file(self, filename: str) -> dict[str, object]:
-        if filename.endswith(".pkl"):
-            read_checkpoint(Path(filename))  # refuses what could run code, as Detectron2's reading would
+        read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it
         with unreadable_as_user_error(filename):
             loaded = super()._load_file(filename)
         if not isinstance(loaded["model"], Mapping):
@@ -138,7 +137,8 @@ def last_intact_checkpoint(folder: Path) -> Path | None:
     intact one of the highest iteration. None without checkpoints; a UserError if none is intact.
     """
     tag = folder / "last_checkpoint"
-    named = [folder / tag.read_bytes().decode(errors="replace").strip()] if tag.is_file() else []
+    name = tag.read_bytes().decode(errors="replace").strip() if tag.is_file() else ""
+    named = [folder / name] if name else []
     intact, damaged = _sort_out(named)
     if not intact:
         intact, more = _sort_out(path for path in sorted(folder.glob("model_*.pth")) if path not in named)

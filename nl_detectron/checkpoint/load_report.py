@@ -1,4 +1,4 @@
-"""What became of the tensors of a model when a checkpoint was loaded: loaded, new as expected, or wrong.
+"""The load report: which tensors of a model were loaded, which are new as expected, and which are wrong.
 
 A baseline's checkpoint in a model with non-local blocks has to lack exactly the blocks' tensors; anything
 else that is missing is a loss of pretrained weights.
@@ -84,7 +84,7 @@ class LoadReport:
                 problems.append(f"{len(keys)} tensors are {what} ({_by_module(keys, 3)})")
         if problems:
             listed = "; ".join(problems)
-            remedy = "Give its own config, or --allow-mismatch to evaluate it anyway."
+            remedy = "Give the config that it was trained with, or --allow-mismatch to use it anyway."
             raise UserError(
                 f"MODEL.WEIGHTS {self.path!r} does not hold all of this model: {listed}. {remedy}"
             )

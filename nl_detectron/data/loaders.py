@@ -100,9 +100,13 @@ class _Places:
     def __init__(
         self, dataset: Sequence[Record], sampler: Iterable[int], total_batch_size: int, grouped: bool
     ) -> None:
+        processes = comm.get_world_size()
+        if total_batch_size < 1 or total_batch_size % processes:
+            what = f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which {processes} processes cannot share"
+            raise UserError(f"{what}. Set it to a multiple of {processes}.")
         self._sizes = [(image["width"], image["height"]) if grouped else (0, 0) for image in dataset]
         self._sampler, self._grouped = sampler, grouped
-        self._batch_size = total_batch_size // comm.get_world_size()
+        self._batch_size = total_batch_size // processes
 
     def __iter__(self) -> Iterator[list[Place]]:
         positions = itertools.count(comm.get_rank(), comm.get_world_size())

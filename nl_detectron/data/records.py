@@ -53,8 +53,10 @@ def _problem(object_: Record, classes: int, keypoints: int, mask_format: str | N
         if min(sides) < 0:
             return f"bbox must have sides of 0 or more; got {reprlib.repr(box)}"
     if not isinstance(category, (int, np.integer)) or not 0 <= category < (classes or math.inf):
-        return f"category_id must be from 0 to {classes - 1}, as in thing_classes; got {category!r}"
-    if keypoints and len(points) and not (_are_numbers(points) and len(points) == 3 * keypoints):
+        rule = f"from 0 to {classes - 1}, as in thing_classes" if classes else "an integer from 0"
+        return f"category_id must be {rule}; got {category!r}"
+    has_points = keypoints and points is not None and len(points)
+    if has_points and not (_are_numbers(points) and len(points) == 3 * keypoints):
         return f"keypoints must be {3 * keypoints} finite numbers; got {reprlib.repr(points)}"
     if object_.get("iscrowd"):
         return ""

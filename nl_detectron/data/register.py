@@ -100,20 +100,22 @@ def _read(json_file: str) -> tuple[list[Category], list[Annotation]]:
             for field, kinds in fields.items():
                 if not isinstance(entry, dict) or not isinstance(entry.get(field), kinds):
                     text = json.dumps(entry)[:80]
-                    raise UserError(f"each of the {key} needs {field!r}; not so {text}.")
+                    raise UserError(f"{key}: an entry lacks {field!r}, or has it in another type: {text}.")
         _check_unique(key, "id", [entry["id"] for entry in entries])
     categories, annotations = content["categories"], content["annotations"]
     unknown = {a["category_id"] for a in annotations} - {category["id"] for category in categories}
-    if unknown or not categories:
-        ids = ", ".join(map(str, sorted(unknown))) or "any"
-        raise UserError(f"{json_file} lacks the categories of its annotations: it has none of id {ids}.")
+    if not categories:
+        raise UserError(f"{json_file} has no categories.")
+    if unknown:
+        ids = ", ".join(map(str, sorted(unknown)))
+        raise UserError(f"{json_file} has annotations of unknown categories: {ids}.")
     return sorted(categories, key=lambda category: category["id"]), annotations
 
 
 def _check_unique(key: str, field: str, values: Sequence[object]) -> None:
     for value, count in Counter(values).most_common(1):
         if count > 1:
-            raise UserError(f"each of the {key} needs another {field!r}; {value!r} is there {count} times.")
+            raise UserError(f"{key}: the {field} {value!r} occurs {count} times, but must be unique.")
 
 
 def _keypoints(

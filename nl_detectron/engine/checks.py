@@ -1,4 +1,4 @@
-"""What only nl_detectron can know about a command line: checked before a run, and printed by `--dry-run`.
+"""Checks of a command line: done before a run starts, and printed by `--dry-run`.
 
 A check returns what it found or raises a UserError. Detectron2 checks the values of its own keys.
 """
@@ -76,6 +76,8 @@ class Checks:
         check_non_local_keys(cfg, self.given)
         check_precision(cfg)
         check_processes(cfg, args)
+        if args.skip_broken < 0:
+            raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
         key = "TEST" if args.eval_only else "TRAIN"
         if not cfg.DATASETS[key]:
             raise UserError(f"DATASETS.{key} is empty. Name a data set.")
@@ -98,7 +100,10 @@ class Checks:
         for image in (images[0], images[-1]):
             if reason := why_unreadable(image):
                 raise UserError(reason)
-        for attribute in ("thing_classes", "keypoint_names"):  # counted otherwise, AP would be of others
+        for attribute in (
+            "thing_classes",
+            "keypoint_names",
+        ):  # their order numbers the classes
             for other in self.images:
                 ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
                 if ours and theirs and list(ours) != list(theirs):
@@ -123,7 +128,7 @@ class Checks:
             return ("warn" if self.args.eval_only else "ok"), "none: random initialisation"
         check_weights_file(path)
         if self._model is None:
-            return "warn", f"{path} is there, but there is no model to load it into"
+            return "warn", f"{path} exists, but was not loaded: the model could not be built"
         checkpointer = Checkpointer(self._model)
         logging.disable()  # Detectron2 warns of each tensor that does not fit
         try:

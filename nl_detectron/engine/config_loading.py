@@ -56,7 +56,7 @@ def _check_yaml(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         root = yaml.compose(file, yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{path} is no config: it has no sections and keys, like MODEL: ...")
+        raise UserError(f"{path} is not a config: its content is not a YAML mapping such as MODEL: ...")
     nodes = [root]
     while nodes:
         pairs = nodes.pop().value

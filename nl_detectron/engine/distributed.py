@@ -67,8 +67,8 @@ def lost_processes_reported(args: Namespace) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"another process has ended, or did not answer within --timeout {args.timeout:g} minutes: "
-            f"{reason}. See its log, then --resume."
+            f"The communication with another process failed: {reason}. If that has ended, or exceeded "
+            f"--timeout {args.timeout:g} minutes, see its log, then --resume."
         ) from error
 
 
@@ -76,7 +76,7 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
     """Refuse processes that cannot exist."""
     gpus, on_gpu = torch.cuda.device_count(), cfg.MODEL.DEVICE.startswith("cuda")
     if is_under_torchrun():
-        if "LOCAL_RANK" not in os.environ:
+        if not {"LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= os.environ.keys():
             raise UserError("RANK and WORLD_SIZE are set, but not by torchrun. Start with it, or unset them.")
         if args.num_gpus != 1 or args.num_machines != 1:
             raise UserError(
@@ -85,7 +85,10 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         if on_gpu and here > gpus:
             raise UserError(f"--nproc-per-node is {here}, but this machine has {gpus} GPUs.")
-    elif (args.num_gpus > 1 and (args.num_gpus > gpus or not on_gpu)) or (args.num_machines > 1 and not gpus):
+    elif args.num_gpus > 1 and not on_gpu:
+        what = f"--num-gpus is {args.num_gpus}, but MODEL.DEVICE is {cfg.MODEL.DEVICE}"
+        raise UserError(f"{what}. To use several processes on CPUs, start them with torchrun.")
+    elif args.num_gpus > max(1, gpus) or (args.num_machines > 1 and not gpus):
         what = f"{args.num_gpus} GPUs on {args.num_machines} machines are asked for, but this one has {gpus}"
         raise UserError(f"{what}. To use several processes on CPUs, start them with torchrun.")
     if count_processes(args) > 1 and ":" in cfg.MODEL.DEVICE:

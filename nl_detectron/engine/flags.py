@@ -60,7 +60,7 @@ def tool_parser(description: str, several_configs: bool = False) -> argparse.Arg
     )
     parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
     action = "append" if several_configs else "store"
-    text = "a config, or the name of a shipped one" + "; may be repeated" * several_configs
+    text = "a config, or the name of a shipped one" + ("; may be repeated" if several_configs else "")
     parser.add_argument("--config-file", metavar="FILE", action=action, help=text)
     add_register_coco(parser)
     pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
@@ -79,7 +79,7 @@ def output_path(text: str) -> Path:
 
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a tool that shows what a trained model detects."""
-    text = "the lowest score that is shown (default: %(default)s); the config's own keys for it win"
+    text = "the lowest score that is shown (default: %(default)s); its keys on the command line win"
     parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE", help=text)
     text = "accept weights that lack tensors of the model"
     parser.add_argument("--allow-mismatch", action="store_true", help=text)
@@ -95,8 +95,9 @@ def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[s
 
 
 def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
-    """The config of a command line, and the keys that the user gave explicitly. Registers its data sets.
+    """The config of a command line, and the keys given there or, of MODEL.NON_LOCAL, in the config file.
 
+    Registers the data sets of --register-coco.
     Features that this machine lacks are disabled, with a note on stderr.
     """
     if not args.config_file:

@@ -18,7 +18,7 @@ from nl_detectron.data import register_from
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 
 from .checks import Checks
-from .distributed import is_lost_process, lost_processes_reported, run_in_processes
+from .distributed import is_lost_process, is_under_torchrun, lost_processes_reported, run_in_processes
 from .flags import read_config, train_net_parser
 from .resume import fix_seed
 from .run_record import describe_code
@@ -31,17 +31,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
     args = train_net_parser().parse_args(argv)
     with one_line_errors():
-        if args.dry_run and int(os.environ.get("RANK", 0)):
-            sys.exit(0)  # one of torchrun's processes says it all
+        if args.dry_run and is_under_torchrun() and int(os.environ["RANK"]):
+            sys.exit(0)  # rank 0 prints the checks
         cfg, given = read_config(args)
         if args.auto_scale and not cfg.SOLVER.REFERENCE_WORLD_SIZE:
             cfg.SOLVER.REFERENCE_WORLD_SIZE = 8  # what Detectron2's configs and ours are for
         checks = Checks(cfg, args, given)
         if args.dry_run:
             sys.exit(0 if checks.print_all() else 1)
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:  # once on each machine
+        if not is_under_torchrun() or os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine
             checks.run()
         args.images = checks.images
+        del checks  # it holds a model
         cfg.freeze()
         run_in_processes(run, cfg, args)
 

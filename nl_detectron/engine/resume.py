@@ -1,4 +1,4 @@
-"""What a training is continued from: its seed, and what has changed since."""
+"""Resuming: the seed of the training, and what has changed since its checkpoint."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +12,14 @@ from nl_detectron.checkpoint import last_intact_checkpoint
 
 from .config_loading import flat_pairs
 
-_WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"}  # on a training that is resumed
+# On a training that is resumed.
+_WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}
 
 
 def fix_seed(cfg: CfgNode, resume: bool) -> None:
     """Give a config without SEED one: that of the training that it resumes, or else a random one.
 
-    Its log, config.yaml and checkpoints then tell it.
+    The log, config.yaml and the checkpoints record it.
     """
     if cfg.SEED >= 0:
         return

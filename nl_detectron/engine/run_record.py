@@ -18,7 +18,7 @@ from nl_detectron.config import get_cfg
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
-FILE = "run.json"
+FILE, METRICS = "run.json", "metrics.json"
 
 
 class RunRecord:
@@ -33,8 +33,13 @@ class RunRecord:
 
     def start(self, iteration: int, changed: Sequence[str]) -> None:
         """Record a command that trains from `iteration` on, and what has changed since the one before."""
+        metrics = self._path.with_name(METRICS)
+        self._content["metrics_start"] = (
+            metrics.stat().st_size if metrics.is_file() else 0
+        )  # an earlier run's
         if iteration and self._path.is_file():
-            self._content["commands"] = json.loads(self._path.read_text())["commands"]
+            before = json.loads(self._path.read_text())
+            self._content |= {key: before[key] for key in ("commands", "metrics_start") if key in before}
         command = {"code": describe_code(), "start": iteration, "seconds": None, "changed": [*changed]}
         self._content["commands"].append(command)
         self._began = time.monotonic()
@@ -60,14 +65,14 @@ class Run:
     processes: int
     images: dict[str, int]  # of each data set
     code: tuple[str, ...]  # what it was trained with, as `describe_code` says
-    seconds: int | None  # that it took; None if a command was killed
+    seconds: int | None  # in total; None if a command was killed or ended in an error
     finished: bool  # whether it is at MAX_ITER and evaluated there
     history: dict[int, dict[str, float]]  # the metrics by iteration, the last evaluation's under MAX_ITER
 
 
 def read_run(folder: Path) -> Run:
     """Read an output folder; a UserError for one that is damaged, or was resumed as another training."""
-    for name in (FILE, "metrics.json"):
+    for name in (FILE, METRICS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not an output folder of train_net.py: it has no {name}.")
     try:
@@ -83,9 +88,9 @@ def read_run(folder: Path) -> Run:
             tuple(dict.fromkeys(command["code"] for command in commands)),
             None if None in seconds else sum(seconds),
             record["finished"],
-            _read_metrics(folder / "metrics.json"),
+            _read_metrics(folder / METRICS, record.get("metrics_start", 0)),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"The record of {folder} is damaged, or of another Detectron2: {reason}") from error
     if changed := [text for command in commands for text in command["changed"]]:
@@ -105,10 +110,10 @@ def describe_code() -> str:
         return f"nl_detectron {nl_detectron.__version__}"
 
 
-def _read_metrics(path: Path) -> dict[int, dict[str, float]]:
-    """By iteration; what a resumed training wrote again counts."""
+def _read_metrics(path: Path, start: int) -> dict[int, dict[str, float]]:
+    """By iteration, from byte `start` on; what a resumed training wrote again counts."""
     history: dict[int, dict[str, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes()[start:].splitlines():
         metrics = json.loads(line)
         history.setdefault(metrics["iteration"], {}).update(metrics)
     return history

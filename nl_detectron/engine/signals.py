@@ -65,5 +65,5 @@ class SignalHook(HookBase):
             name = signal.Signals(number).name
             os.write(sys.__stderr__.fileno(), f"{name} received; stopping after the current step\n".encode())
         elif number == signal.SIGINT and now - self._requested > _ONE_PRESS:
-            self.finished_step = None
+            self.finished_step, self._agreed = None, True
             raise KeyboardInterrupt

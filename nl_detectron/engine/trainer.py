@@ -44,7 +44,7 @@ class Trainer(DefaultTrainer):
         self._changed: list[str] = []  # since the run that this one resumes
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Detectron2's, and the batches to come are those that would have come."""
+        """As Detectron2's; a resumed training sees the batches that an uninterrupted one would have seen."""
         super().resume_or_load(resume)
         if resume and not self.checkpointer.has_checkpoint():
             source = self.cfg.MODEL.WEIGHTS or "random weights"
@@ -71,6 +71,10 @@ class Trainer(DefaultTrainer):
             if isinstance(error, KeyboardInterrupt) or is_lost_process(error):
                 self._save_interrupted()
             raise
+        except SystemExit:  # the training is finished, and TEST.EXPECTED_RESULTS are not met
+            if comm.is_main_process():
+                self._record.stop(finished=True)
+            raise
         finally:
             self._signals.restore()
         if comm.is_main_process():
@@ -86,6 +90,7 @@ class Trainer(DefaultTrainer):
             self._record.stop(finished=False)
 
     def after_train(self) -> None:
+        self.iter = min(self.iter, self.max_iter)  # Detectron2 counts one too many where no step was left
         super().after_train()
         if self.iter < self.max_iter:  # after an error, of which the other processes know nothing
             return
@@ -122,7 +127,8 @@ class Trainer(DefaultTrainer):
         if self.cfg.TEST.AUG.ENABLED:
             hook = hooks.EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model))
             # After the evaluation, and before the writers, which only the main process has.
-            trainer_hooks.insert(len(trainer_hooks) - comm.is_main_process(), hook)
+            end = len(trainer_hooks) - 1 if comm.is_main_process() else len(trainer_hooks)
+            trainer_hooks.insert(end, hook)
         evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
         self._signals = SignalHook(self.cfg.TEST.EVAL_PERIOD)
         trainer_hooks.insert(evaluation, self._signals)

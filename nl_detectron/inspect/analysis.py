@@ -81,8 +81,11 @@ def count_by_stage(
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone, and cannot be counted.")
     counter = _Counter(model)
     image = _padded(model, torch.empty(3, height, width, device="meta"))
-    with torch.no_grad(), counter:
-        _run(model, image, proposals, detections)
+    try:
+        with torch.no_grad(), counter:
+            _run(model, image, proposals, detections)
+    except AttributeError as error:
+        raise UserError(f"Only models of Detectron2's own parts can be counted: {error}.") from error
     for name, parameter in model.named_parameters():
         module = name.rpartition(".")[0]
         if module not in counter.ran and not _BLOCK.search(module):  # a block may read a child's weight

@@ -1,4 +1,4 @@
-"""What went into the blocks of a detector for an image, and where in the image it lies."""
+"""Record the inputs of a detector's non-local blocks for an image, and where they lie in it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -163,9 +163,8 @@ class _SortedConcatenation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor, ...]:
-        if (
-            torch.is_grad_enabled()
-        ):  # once_differentiable would let a constant dy through, and give wrong values
+        # once_differentiable would let a constant dy through, and give wrong values
+        if torch.is_grad_enabled():
             raise RuntimeError(
                 "Concatenation over this many pairs is computed by sorting, which has no double backward."
             )

@@ -1,4 +1,4 @@
-"""The non-local block: Section 3.3 and 4.1 of "Non-local Neural Networks".
+"""The non-local block: Sections 3.3 and 4.1 of "Non-local Neural Networks".
 
     z_i = W_z y_i + x_i                                                         Eq. 6
 
@@ -168,8 +168,9 @@ class OutputProjection(nn.Module):
             return out
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
             if self._is_single_value(out):
-                weight, bias = (p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters())
-                return (out - out) * weight + bias  # so that every parameter has a gradient, of zeros
+                zero = out - out  # so that every parameter has a gradient, of zeros
+                affine = [p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters()]
+                return zero * affine[0] + affine[1] if affine else zero
         if out.dim() == 4:
             return self.norm(out)
         # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of
@@ -200,13 +201,19 @@ def check_block_arguments(
     if type(reduction) is not int or reduction < 1 or in_channels % reduction:
         rule = f"a positive integer that divides the {in_channels} channels of x"
         raise ArgumentError("reduction", rule, reduction, "The paper has 2.")
-    try:
-        known = norm is None or callable(norm) or (isinstance(norm, str) and [get_norm(norm, in_channels)])
-    except (KeyError, ValueError):  # no such name, or groups that do not divide the channels
-        known = False
-    if not known:
+    if not _is_norm(norm, in_channels):
         rule = f"a norm that Detectron2's get_norm has for {in_channels} channels"
         raise ArgumentError("norm", rule, norm, 'Use "BN", "SyncBN", "GN" or "".')
+
+
+def _is_norm(norm: object, channels: int) -> bool:
+    if norm is None or callable(norm):
+        return True
+    try:
+        get_norm(norm, channels)
+    except (KeyError, ValueError, AttributeError):  # no such name, groups that do not divide C, or no text
+        return False
+    return isinstance(norm, str)
 
 
 def _check_choice(name: str, value: object, choices: tuple) -> None:

@@ -119,7 +119,7 @@ def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
 
 
 def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = None) -> str:
-    """How many non-local blocks stand where, a line each; "no non-local block" for a baseline.
+    """List the non-local blocks with their sizes and options, a line each; "no non-local block" if none.
 
     Args:
         image_size: height and width in pixels. With it, multiply-adds are given too, in a head for a region.
@@ -136,11 +136,12 @@ def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = N
         lines.append(", ".join(parts))
     if not lines:
         return "no non-local block (a baseline)"
-    return "\n".join([f"{len(lines)} non-local block{'s' * (len(lines) > 1)}:", *lines])
+    blocks = "1 non-local block" if len(lines) == 1 else f"{len(lines)} non-local blocks"
+    return "\n".join([f"{blocks}:", *lines])
 
 
 def _costs(model: nn.Module, height: int, width: int) -> Iterator[tuple[NonLocalBlock, str]]:
-    """The multiply-adds of each block of which the size of the map is known."""
+    """The multiply-adds of each block whose map size is known."""
     for block, stride in strides_in_resnets(model):
         count = _multiply_adds(block, (-(-height // stride), -(-width // stride)))
         yield block, f"{count / 1e9:.2f} GMAC for {height} x {width} pixels"

@@ -189,7 +189,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", refuse)
-    message = r"model_final.pth cannot be written: No space left on device\. Make room and --resume\.$"
+    message = r"model_final.pth cannot be written: No space left on device\. Correct that and --resume\.$"
     with pytest.raises(UserError, match=message):
         trainer.checkpointer.save("model_final", iteration=2)
     assert (copied / "model_final.pth").stat() == before

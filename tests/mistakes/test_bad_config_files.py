@@ -19,9 +19,9 @@ Refused = Callable[..., str]
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "{file} is no config: it has no sections and keys, like MODEL: ..."),
-        ("just text", "{file} is no config"),
-        ("- MODEL", "{file} is no config"),
+        ("", "{file} is not a config: its content is not a YAML mapping such as MODEL: ..."),
+        ("just text", "{file} is not a config"),
+        ("- MODEL", "{file} is not a config"),
         ("MODEL: a: b", "{file} is not valid YAML: mapping values are not allowed here"),
         ("MODEL:\n\tDEVICE: cpu", "{file} is not valid YAML: .* found character"),
         ("_BASE_: nowhere.yaml", "No such file or directory: '{folder}/nowhere.yaml'"),
