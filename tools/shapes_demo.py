@@ -56,9 +56,7 @@ def main() -> None:
                     rows.append([title, task, *(metrics[f"{key}/{column}"] for column in COLUMNS)])
             pictures.append(detections(run))
     overview = args.output / "detections.png"
-    width = max(picture.shape[1] for picture in pictures)
-    rows_of_one_width = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0))) for p in pictures]
-    cv2.imwrite(str(overview), np.concatenate(rows_of_one_width))
+    cv2.imwrite(str(overview), np.concatenate(pictures))
     header = ["model, trained from scratch on the shapes", "task", *COLUMNS]
     print("\n" + tabulate(rows, header, tablefmt="github", floatfmt=".1f"))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -77,7 +75,7 @@ def train(config: str, datasets: Path, output: Path, options: list[str]) -> Run:
 
 
 def detections(run: Run, count: int = 4) -> np.ndarray:
-    """What a model detects on the first images of its test set that have objects, side by side.
+    """What a model detects on the first images of its test set, side by side.
 
     Returns:
         (H, W * count, 3) uint8, BGR.
@@ -86,7 +84,7 @@ def detections(run: Run, count: int = 4) -> np.ndarray:
     predictor = Predictor(run.cfg)
     images = read_dataset("DATASETS.TEST", run.cfg.DATASETS.TEST[0])
     pictures = []
-    for record in [record for record in images if record["annotations"]][:count]:
+    for record in images[:count]:
         image = read_image(Path(record["file_name"]))
         instances = predictor(image)["instances"].to("cpu")
         canvas = Visualizer(image[:, :, ::-1], predictor.metadata, scale=3)

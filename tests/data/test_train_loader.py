@@ -93,6 +93,14 @@ def test_grouping_is_by_shape(cfg: CfgNode, broken_images: Callable[..., str]) -
     assert_same(batches(cfg, 5, first=7), batches(cfg, 12)[7:])
 
 
+def test_a_batch_that_the_processes_cannot_share(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    for images in (0, 1, 3):
+        cfg.SOLVER.IMS_PER_BATCH = images
+        with pytest.raises(UserError, match=f"IMS_PER_BATCH is {images}, which 2 processes cannot share"):
+            build_train_loader(cfg)
+
+
 def test_a_mapper_of_ones_own(cfg: CfgNode) -> None:
     loader = build_train_loader(cfg, mapper=lambda record: {"file_name": record["file_name"], "mine": True})
     assert all(image["mine"] for image in next(iter(loader)))

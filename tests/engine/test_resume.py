@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, load, run_here, start
 
 from nl_detectron.checkpoint import last_intact_checkpoint
-from nl_detectron.engine import Trainer, main
+from nl_detectron.engine import Trainer, main, read_run
 from nl_detectron.engine.resume import differences as changes
 from nl_detectron.engine.resume import fix_seed, setting
 from nl_detectron.errors import UserError
@@ -156,6 +156,14 @@ def test_killed_between_the_last_checkpoint_and_the_final_one(copied: Path, smal
     small_cfg.OUTPUT_DIR = str(copied)
     Trainer(small_cfg).resume_or_load(resume=True)
     assert differences(load(copied / "model_final.pth"), expected) == []
+
+
+def test_killed_within_the_last_evaluation(copied: Path) -> None:
+    """The resume has no step to do, and its evaluation is that of the last step."""
+    run_here(*arguments(MASK, copied, "--resume", *STEPS))
+    run = read_run(copied)
+    assert run.finished
+    assert "bbox/AP" in run.history[run.cfg.SOLVER.MAX_ITER]
 
 
 def test_without_seed_a_resume_has_the_seed_of_the_start(copied: Path, small_cfg: CfgNode) -> None:

@@ -30,14 +30,17 @@ def test_a_finished_training(trained: Path) -> None:
 
 @pytest.fixture
 def folder(small_cfg: CfgNode) -> Path:
+    """With the metrics of an earlier training, which had another key."""
     path = Path(small_cfg.OUTPUT_DIR)
-    (path / "metrics.json").write_text('{"iteration": 1, "a": 1}\n{"iteration": 1, "a": 2, "b": 3}\n')
+    (path / "metrics.json").write_text('{"iteration": 1, "c": 1}\n')
     return path
 
 
 def test_a_resumed_training_adds_a_command(folder: Path, small_cfg: CfgNode) -> None:
     record = RunRecord(small_cfg, 1, {})
     record.start(0, [])
+    with (folder / "metrics.json").open("a") as metrics:
+        metrics.write('{"iteration": 1, "a": 1}\n{"iteration": 1, "a": 2, "b": 3}\n')
     assert read_run(folder).seconds is None  # killed, as far as anyone knows
     record.stop(finished=False)
     assert not read_run(folder).finished
@@ -47,7 +50,7 @@ def test_a_resumed_training_adds_a_command(folder: Path, small_cfg: CfgNode) -> 
     run = read_run(folder)
     assert (run.finished, run.seconds) == (True, 0)
     assert [c["start"] for c in json.loads((folder / "run.json").read_text())["commands"]] == [0, 2]
-    assert run.history == {1: {"iteration": 1, "a": 2, "b": 3}}  # what was written last counts
+    assert run.history == {1: {"iteration": 1, "a": 2, "b": 3}}  # its own; what was written last counts
     again = RunRecord(small_cfg, 1, {})
     again.start(0, [])  # from the beginning
     assert len(json.loads((folder / "run.json").read_text())["commands"]) == 1

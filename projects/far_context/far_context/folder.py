@@ -70,12 +70,12 @@ class Experiment:
         """The run of a finished training, None for any other.
 
         Raises:
-            UserError: if its folder holds a training with another config or other pictures.
+            UserError: if its folder holds a training with another config or other pictures, or a damaged one.
         """
-        try:
-            run = read_run(self.folder(training))
-        except UserError:
+        folder = self.folder(training)
+        if not all((folder / name).is_file() for name in ("run.json", "metrics.json")):
             return None
+        run = read_run(folder)
         if not run.finished:
             return None
         as_trained = replace(self, output=Path(run.cfg.OUTPUT_DIR, "../../..").resolve())  # it may be moved
