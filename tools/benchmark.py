@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> bool:
         pages += [operation.operation_table(cases), text]
     if "models" in args.parts:
         names = tqdm(models.MODELS, desc="models", leave=False)
-        rows = [row for name in names for row in models.run_models(name, like)]
-        pages.append(table(rows, models.HEADERS))
+        pages.append(table([row for name in names for row in models.run_models(name, like)], models.HEADERS))
     with atomic_write(args.output / "benchmark.md") as unfinished:
         unfinished.write_text("\n\n".join(pages) + "\n")
     print(*pages, f"written: {args.output}", sep="\n\n")
@@ -70,6 +69,7 @@ def run(args: argparse.Namespace) -> bool:
 
 def _run_operation(like: torch.Tensor, seconds: float) -> list[operation.Case]:
     sizes = [(f, *item) for f in operation.OPERATIONS for item in operation.SHAPES.items()]
+    sizes += [(f, *item) for f in tuple(operation.OPERATIONS)[1:] for item in operation.GROWTH.items()]
     bar = tqdm(sizes, desc="operation", leave=False)
     return [case for size in bar for case in operation.run_case(*size, like, seconds)]
 

@@ -97,6 +97,7 @@ def test_contestants_compute_the_same(function: str) -> None:
 
 def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(operation, "SHAPES", {"small": SHAPE})
+    monkeypatch.setattr(operation, "GROWTH", {})
     monkeypatch.setattr(operation, "BAR", 1e9)
     output = tmp_path / "new" / "output"
     flags = ("--output", str(output), "--parts", "operation", "--dtype", "bfloat16")
