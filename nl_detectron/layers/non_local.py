@@ -207,13 +207,13 @@ def check_block_arguments(
 
 
 def _is_norm(norm: object, channels: int) -> bool:
-    if norm is None or callable(norm):
-        return True
+    if not isinstance(norm, str):
+        return norm is None or callable(norm)
     try:
         get_norm(norm, channels)
-    except (KeyError, ValueError, AttributeError):  # no such name, groups that do not divide C, or no text
+    except (KeyError, ValueError):  # no such name, or groups that do not divide the channels
         return False
-    return isinstance(norm, str)
+    return True
 
 
 def _check_choice(name: str, value: object, choices: tuple) -> None:

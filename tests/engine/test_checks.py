@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from nl_detectron.config import baseline_of
 from nl_detectron.data import register_coco
 from nl_detectron.engine import main
 from nl_detectron.engine.checks import Checks
+from nl_detectron.engine.flags import train_net_parser
 
 DryRun = Callable[..., tuple[int, dict[str, str]]]
 
@@ -45,7 +45,7 @@ def test_a_run_does_what_a_dry_run_prints(
     shapes_root: Path, mask_cfg: CfgNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same checks in the same order; one that fails ends a run."""
-    args = Namespace(config_file=MASK, eval_only=False, resume=False, num_gpus=1, num_machines=1)
+    args = train_net_parser().parse_args(["--config-file", MASK])
     done = []
 
     class Recorded(Checks):

@@ -35,7 +35,7 @@ Refused = Callable[..., str]
             "--config-file {mask} DATASETS.TRAIN shapes_train",
             "of type tuple; got 'shapes_train'. Write",
         ),
-        ("--config-file {mask} --num-gpus 64", "64 GPUs .*start them with torchrun"),
+        ("--config-file {mask} --num-gpus 64", "--num-gpus is 64.*start them with torchrun"),
         ("--config-file {mask} --num-machines 2", "2 machines .*start them with torchrun"),
         ("--config-file {mask} --eval-only DATASETS.TEST ()", "DATASETS.TEST is empty. Name a data set."),
         ("--config-file {mask} DATASETS.TRAIN ()", "DATASETS.TRAIN is empty. Name a data set."),
