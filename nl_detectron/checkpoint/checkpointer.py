@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.logger import log_first_n
@@ -79,10 +80,13 @@ class Checkpointer(DetectionCheckpointer):
         read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it
         with unreadable_as_user_error(filename):
             loaded = super()._load_file(filename)
-        if not isinstance(loaded["model"], Mapping):
-            raise UserError(
-                f"{filename} is no checkpoint: it holds a {type(loaded['model']).__name__}, not a dict."
-            )
+        tensors = loaded["model"] if isinstance(loaded["model"], Mapping) else {"model": loaded["model"]}
+        for name, value in tensors.items():
+            if not isinstance(value, (torch.Tensor, np.ndarray)):
+                what = (
+                    f"{filename} does not hold tensors by their names: {name!r} is a {type(value).__name__}"
+                )
+                raise UserError(f"{what}. Save the state dict alone.")
         return loaded
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:

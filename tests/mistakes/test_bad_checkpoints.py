@@ -65,6 +65,11 @@ def check_refused(
         ("cut.pth", truncated, UNREADABLE),
         ("cut.pkl", truncated, UNREADABLE),
         ("list.pth", lambda path: torch.save([1], path), "{path}"),
+        (
+            "wrapped.pth",
+            lambda path: torch.save({"state_dict": {"a": torch.ones(1)}}, path),
+            "{path} does not hold tensors by their names: 'state_dict' is a dict. Save the state dict alone.",
+        ),
         ("model.pth", lambda path: torch.save(torch.nn.Linear(1, 1), path), UNREADABLE + "it holds more"),
     ],
 )

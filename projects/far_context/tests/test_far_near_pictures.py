@@ -72,7 +72,7 @@ def test_identical_crops_have_both_labels(root: Path, kind: str, split: str) -> 
     figures = labelled(root / "shapes_far", kind, split)
     for image, annotation, label in figures:
         around = crop(image, annotation["bbox"], round(MARGIN * SIZE))
-        labels[around.shape, around.tobytes(), *annotation["bbox"]].append(label)
+        labels[(around.shape, around.tobytes(), *annotation["bbox"])].append(label)
     assert len(labels) == len(figures) / 2
     assert all(sorted(both) == ["back", "front"] for both in labels.values())
 
