@@ -59,13 +59,13 @@ def create(environment: Path) -> None:
 
 
 def main() -> None:
-    if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any
-        sys.exit(f"error: Python must be 3.11 or newer; this is {sys.version.split()[0]}")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("environment", type=Path, help="its folder, made if it is not there")
     environment = parser.parse_args().environment
+    if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any; the pinned versions need it
+        sys.exit(f"error: Python must be 3.11 or newer; this is {sys.version.split()[0]}")
     python = environment / "bin" / "python"
     if not has_pip(python):
         create(environment)

@@ -17,7 +17,7 @@ from detectron2.data.samplers import TrainingSampler
 from runs import MASK, STEPS, arguments, refusal, run_here
 
 from nl_detectron.data import register_coco
-from nl_detectron.data.loaders import EvaluationLoader, build_train_loader
+from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.errors import UserError
 
 Batch = list[dict[str, object]]
@@ -93,12 +93,12 @@ def test_grouping_is_by_shape(cfg: CfgNode, broken_images: Callable[..., str]) -
     assert_same(batches(cfg, 5, first=7), batches(cfg, 12)[7:])
 
 
-def test_a_batch_that_the_processes_cannot_share(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_a_batch_that_the_processes_cannot_share(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    for images in (0, 1, 3):
-        cfg.SOLVER.IMS_PER_BATCH = images
-        with pytest.raises(UserError, match=f"IMS_PER_BATCH is {images}, which 2 processes cannot share"):
-            build_train_loader(cfg)
+    rest = {"aspect_ratio_grouping": False, "num_workers": 0, "seed": 1}
+    with pytest.raises(UserError, match=f"IMS_PER_BATCH is {images}, which 2 processes cannot share"):
+        TrainLoader(dataset=[], sampler=[], mapper=dict, total_batch_size=images, **rest)
 
 
 def test_a_mapper_of_ones_own(cfg: CfgNode) -> None:
