@@ -69,7 +69,6 @@ def run(args: argparse.Namespace) -> bool:
 
 def _run_operation(like: torch.Tensor, seconds: float) -> list[operation.Case]:
     sizes = [(f, *item) for f in operation.OPERATIONS for item in operation.SHAPES.items()]
-    sizes += [(f, *item) for f in tuple(operation.OPERATIONS)[1:] for item in operation.GROWTH.items()]
     bar = tqdm(sizes, desc="operation", leave=False)
     return [case for size in bar for case in operation.run_case(*size, like, seconds)]
 

@@ -33,10 +33,10 @@ class RunRecord:
 
     def start(self, iteration: int, changed: Sequence[str]) -> None:
         """Record a command that trains from `iteration` on, and what has changed since the one before."""
-        metrics = self._path.with_name(METRICS)
-        self._content["metrics_start"] = (
-            metrics.stat().st_size if metrics.is_file() else 0
-        )  # an earlier run's
+        metrics, start = self._path.with_name(METRICS), 0
+        if not iteration and metrics.is_file():
+            start = metrics.stat().st_size  # what is there is an earlier training's
+        self._content["metrics_start"] = start
         if iteration and self._path.is_file():
             before = json.loads(self._path.read_text())
             self._content |= {key: before[key] for key in ("commands", "metrics_start") if key in before}

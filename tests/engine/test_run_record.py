@@ -56,6 +56,13 @@ def test_a_resumed_training_adds_a_command(folder: Path, small_cfg: CfgNode) -> 
     assert len(json.loads((folder / "run.json").read_text())["commands"]) == 1
 
 
+def test_a_resume_of_a_training_without_a_record_has_all_its_metrics(
+    folder: Path, small_cfg: CfgNode
+) -> None:
+    RunRecord(small_cfg, 1, {}).start(2, [])
+    assert read_run(folder).history == {1: {"iteration": 1, "c": 1}}
+
+
 def test_what_is_no_record_of_one_training(folder: Path, small_cfg: CfgNode) -> None:
     with pytest.raises(UserError, match="is not an output folder of train_net.py: it has no run.json"):
         read_run(folder)

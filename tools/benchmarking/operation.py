@@ -69,8 +69,8 @@ SHAPES = {
     "keypoint head, 64 RoIs": (64, 196, 49, 256),
     "keypoint head, 64 RoIs, no subsampling": (64, 196, 196, 256),
     "keypoint head, 512 RoIs": (512, 196, 49, 256),
+    **{f"N = M = {n}": (1, n, n, 512) for n in (1024, 2048, 4096, 8192)},
 }
-GROWTH = {f"N = M = {n}": (1, n, n, 512) for n in (1024, 2048, 4096, 8192)}  # not for Gaussian
 
 
 @dataclass
