@@ -14,30 +14,25 @@ blocks and data.
 <!-- results:mask --> (or keypoint, or box) and <!-- /results -->. Give all trainings: the table is replaced.
 """
 
-import argparse
-import math
 import re
-from collections.abc import Sequence
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from itertools import chain
 from pathlib import Path
 
-from result_tables.curves import plot_curves
-from result_tables.pairing import Comparison, pair_runs, read_finished, scores_of
-from result_tables.paper import TABLE_5, TABLE_6
-from result_tables.tables import FORMATS, format_table, result_table
+import numpy as np
+from result_tables.pairing import BASELINE, Group, group_runs, read_finished, scores_of
+from result_tables.tables import FORMATS, TABLE_5, TABLE_6, format_table, plot_curves, result_table
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
 
-PICTURES = (".png", ".pdf", ".svg")
 # What is evaluated for a place, the most special first, and the rows of the paper that belong there.
 PLACES = {"keypoint": ("keypoints/AP", [*TABLE_6]), "mask": ("segm/AP", [*TABLE_5]), "box": ("bbox/AP", [])}
-_PLACE = re.compile(r"(<!-- results:(\w+) -->\r?\n).*?(<!-- /results -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- results:(keypoint|mask|box) -->\r?\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.register("type", Path, output_path)
     parser.add_argument("--input", type=Path, nargs="+", required=True, metavar="FOLDER", help="trainings")
     parser.add_argument("--format", default="text", choices=FORMATS, help="text by default")
@@ -46,48 +41,40 @@ def main() -> None:
     parser.add_argument("--update", type=Path, metavar="FILE", help="Markdown whose tables are replaced")
     args = parser.parse_args()
     with one_line_errors():
-        if args.curves and args.curves.suffix not in PICTURES:
-            raise UserError(f"--curves {args.curves} must end in {', '.join(PICTURES)}.")
-        comparisons = pair_runs([read_finished(folder) for folder in args.input])
-        page = filled_in(args.update, comparisons) if args.update else b""
-        table = format_table(result_table(comparisons), args.format)
+        if args.curves and args.curves.suffix not in (".png", ".pdf", ".svg"):
+            raise UserError(f"--curves {args.curves} must end in .png, .pdf, .svg.")
+        groups = group_runs([read_finished(folder) for folder in args.input])
+        page = filled_in(args.update, groups) if args.update else b""
+        table = format_table(result_table(groups), args.format)
         if args.output:
             args.output.write_text(table, encoding="utf-8")
         else:
             print(table, end="")
         if args.curves:
-            plot_curves(comparisons).savefig(args.curves, dpi=150)
+            plot_curves(groups).savefig(args.curves, dpi=150)
         if args.update:
             args.update.write_bytes(page)
 
 
-def filled_in(path: Path, comparisons: Sequence[Comparison]) -> bytes:
-    """A Markdown file with its tables: what was trained, and the paper's rows, trained or not.
-
-    Raises:
-        UserError: if the file lacks a place, or has one with an unknown name or no end; and for an AP of nan.
-    """
+def filled_in(path: Path, groups: list[Group]) -> bytes:
+    """A Markdown file with its tables; a UserError for a missing, unknown or open place and an AP of nan."""
     text = path.read_bytes().decode()  # with its own line ends
-    found = [match[2] for match in _PLACE.finditer(text)]
-    if not found or len(found) != text.count("<!-- results:") or not set(found) <= set(PLACES):
-        places = ", ".join(f"<!-- results:{place} -->" for place in PLACES)
-        ends = "a line <!-- /results --> after it"
-        raise UserError(f"{path} needs places for tables: a line {places} each, and {ends}.")
-    tables: dict[str, list[Comparison]] = {place: [] for place in found}
-    for comparison in comparisons:
-        for run in comparison.baselines + comparison.runs:
-            if any(map(math.isnan, scores_of(run).values())):
+    places = [match[2] for match in _PLACE.finditer(text)]
+    if not places or len(places) != text.count("<!-- results:"):
+        lines = " or ".join(f"<!-- results:{place} -->" for place in PLACES)
+        raise UserError(f"{path} needs places for tables: a line {lines}, closed by <!-- /results -->.")
+    trained: dict[str, list[Group]] = {place: [] for place in places}
+    for group in groups:
+        for run in chain(*group.values()):
+            if any(map(np.isnan, scores_of(run).values())):
                 raise UserError(f"{run.folder} has an AP of nan, which is no result. Train for longer.")
-        place = next(place for place, (score, _) in PLACES.items() if score in scores_of(comparison.runs[0]))
-        if place not in tables:
-            raise UserError(f"{path} has no place <!-- results:{place} --> for {comparison.runs[0].folder}.")
-        tables[place].append(comparison)
-
-    def fill(match: re.Match[str]) -> str:
-        begin, place, end = match.groups()
-        return begin + format_table(result_table(tables[place], PLACES[place][1]), "markdown") + end
-
-    return _PLACE.sub(fill, text).encode()
+        first = group[BASELINE][0]
+        place = next(place for place, (score, _) in PLACES.items() if score in scores_of(first))
+        if place not in trained:
+            raise UserError(f"{path} has no place <!-- results:{place} --> for {first.folder}.")
+        trained[place].append(group)
+    pages = {k: format_table(result_table(its, PLACES[k][1]), "markdown") for k, its in trained.items()}
+    return _PLACE.sub(lambda match: match[1] + pages[match[2]] + match[3], text).encode()
 
 
 if __name__ == "__main__":

@@ -5,37 +5,33 @@ from pathlib import Path
 import detectron2.model_zoo
 import pytest
 from made_up_runs import MASK, command, finished, run, write_metrics, write_record
-from result_tables.pairing import Comparison, blocks_of, model_of, pair_runs, read_finished
+from result_tables.pairing import Group, blocks_of, group_runs, label_of, read_finished
 from result_tables.tables import result_table
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import Run
 from nl_detectron.errors import UserError
 
-R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-
 DOT_PRODUCT = ("MODEL.NON_LOCAL.PAIRWISE", "dot_product")
-COCO = {"coco_2017_train": 118287, "coco_2017_val": 5000}
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 KEYPOINT_NL = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_nl_head_backbone_1x.yaml"
-R50_NL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml"
 
 
 def refusal(*runs: Run) -> str:
     with pytest.raises(UserError) as refused:
-        pair_runs(runs)
+        group_runs(runs)
     assert "\n" not in str(refused.value)
     return str(refused.value).replace(f"{runs[0].folder.parent}/", "")
 
 
-def names(comparisons: list[Comparison]) -> list[list[str]]:
-    return [[run.folder.name for run in (*each.baselines, *each.runs)] for each in comparisons]
+def names(groups: list[Group]) -> list[list[str]]:
+    return [[run.folder.name for runs in group.values() for run in runs] for group in groups]
 
 
 def test_pairs_have_the_same_seed(tmp_path: Path) -> None:
     runs = [run(tmp_path / name, int(name[-1])) for name in ("nl_2", "base_1", "base_2", "nl_1")]
     runs.insert(1, run(tmp_path / "nl_dot_2", 2, 30.0, *DOT_PRODUCT))
-    assert names(pair_runs(runs)) == [["base_1", "base_2", "nl_1", "nl_2"], ["base_2", "nl_dot_2"]]
+    assert names(group_runs(runs)) == [["base_1", "base_2", "nl_1", "nl_2", "nl_dot_2"]]
 
 
 def test_each_schedule_has_its_own_baseline(tmp_path: Path) -> None:
@@ -44,8 +40,8 @@ def test_each_schedule_has_its_own_baseline(tmp_path: Path) -> None:
         for name in ("base", "nl")
         for gamma in ("0.1", "0.5")
     ]
-    assert names(pair_runs(runs)) == [["base_0.1", "nl_0.1"], ["base_0.5", "nl_0.5"]]
-    models = [row["model"] for row in result_table(pair_runs(runs))]
+    assert names(group_runs(runs)) == [["base_0.1", "nl_0.1"], ["base_0.5", "nl_0.5"]]
+    models = [row["model"] for row in result_table(group_runs(runs))]
     assert models[:3] == ["Mask R-CNN R18-FPN, SOLVER.GAMMA 0.1"] * 3
     assert models[3:] == ["Mask R-CNN R18-FPN, SOLVER.GAMMA 0.5"] * 3
 
@@ -123,15 +119,15 @@ def test_names_of_blocks() -> None:
 
 
 def test_names_of_models() -> None:
-    assert model_of(model_zoo.get_config(KEYPOINT_NL)) == "Keypoint R-CNN R101-FPN"
+    assert label_of(model_zoo.get_config(KEYPOINT_NL))["model"] == "Keypoint R-CNN R101-FPN"
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_nl_3x.yaml")
-    assert model_of(cfg) == "Mask R-CNN X152-FPN"
+    assert label_of(cfg)["model"] == "Mask R-CNN X152-FPN"
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME = "RetinaNet", "build_of_mine"
-    assert model_of(cfg) == "RetinaNet build_of_mine"
+    assert label_of(cfg)["model"] == "RetinaNet build_of_mine"
     for config, model in (
         ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", "Mask R-CNN R50-FPN CascadeROIHeads"),
         ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", "Mask R-CNN R50 Res5ROIHeads"),
         ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "Faster R-CNN R50-FPN"),
         ("Misc/semantic_R_50_FPN_1x.yaml", "SemanticSegmentor R50-FPN"),
     ):
-        assert model_of(detectron2.model_zoo.get_config(config)) == model
+        assert label_of(detectron2.model_zoo.get_config(config))["model"] == model

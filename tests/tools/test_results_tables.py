@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 from made_up_runs import run
-from result_tables.curves import plot_curves
-from result_tables.pairing import Comparison, pair_runs
-from result_tables.paper import TABLE_5, TABLE_6
-from result_tables.tables import format_table, result_table
+from result_tables.pairing import Group, group_runs
+from result_tables.tables import TABLE_5, TABLE_6, format_table, plot_curves, result_table
 from results import filled_in
 from runs import ROOT
 
@@ -35,25 +33,25 @@ def _no_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("result_tables.tables.extra_cost", extra_cost)
 
 
-def cells(comparisons: list[Comparison], *columns: str) -> list[list[str]]:
+def cells(groups: list[Group], *columns: str) -> list[list[str]]:
     """The text of some columns of the table."""
-    header, _, *lines = format_table(result_table(comparisons), "markdown").splitlines()
+    header, _, *lines = format_table(result_table(groups), "markdown").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, *lines)]
     return [[row[rows[0].index(column)] for column in columns] for row in rows[1:]]
 
 
 @pytest.fixture
-def three_seeds(tmp_path: Path) -> list[Comparison]:
+def three_seeds(tmp_path: Path) -> list[Group]:
     """Box AP 30, 31, 32 without blocks and 31, 31.5, 33.4 with them: 1.0, 0.5 and 1.4 more."""
     runs = []
     for seed, base, nl in ((0, 30.0, 31.0), (1, 31.0, 31.5), (2, 32.0, 33.4)):
         runs.append(run(tmp_path / f"base_{seed}", seed, base, seconds=3600 + 60 * seed))
         code = ("a", "b") if seed < 2 else ("b",)
         runs.append(run(tmp_path / f"nl_{seed}", seed, nl, code=code, seconds=None))
-    return pair_runs(runs)
+    return group_runs(runs)
 
 
-def test_a_table_of_three_seeds(three_seeds: list[Comparison], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_three_seeds(three_seeds: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
     # 1.0, 0.5, 1.4: 2.9 / 3; squared deviations 0.0011 + 0.2178 + 0.1878, halved and rooted.
     *_, difference = rows = result_table(three_seeds)
     assert difference["box AP"] == pytest.approx(0.9667, abs=5e-5)
@@ -85,9 +83,9 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
         run(tmp_path / "nl", 1, 29.0, task="bbox_TTA"),
     )
     rows = [["1 seed", "30.0", "30.0"], ["1 seed", "29.0", "29.0"], ["1 seed", "-1.04", "-1.04"]]
-    assert cells(pair_runs([base, nl]), "runs", "box AP", "box TTA AP") == rows
+    assert cells(group_runs([base, nl]), "runs", "box AP", "box TTA AP") == rows
     nothing = run(tmp_path / "nl_nothing", 1, float("nan"), task="bbox_TTA")
-    assert cells(pair_runs([base, nothing]), "box AP") == [["30.0"], ["nan"], ["+nan"]]
+    assert cells(group_runs([base, nothing]), "box AP") == [["30.0"], ["nan"], ["+nan"]]
 
 
 def test_a_variant_with_fewer_seeds_has_the_baseline_of_its_own_seeds(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_a_variant_with_fewer_seeds_has_the_baseline_of_its_own_seeds(tmp_path: 
     runs = [run(tmp_path / f"base_{seed}", seed, 30.0 + seed) for seed in (1, 2)]
     runs += [run(tmp_path / f"nl_{seed}", seed, 33.0) for seed in (1, 2)]
     runs += [run(tmp_path / "nl_dot", 2, 34.0, *DOT_PRODUCT)]
-    assert cells(pair_runs(runs), "blocks", "box AP") == [
+    assert cells(group_runs(runs), "blocks", "box AP") == [
         ["baseline", "31.5 ± 0.7"],
         ["+1 NL in res4", "33.0 ± 0.0"],
         ["difference", "+1.50 ± 0.71"],
@@ -111,7 +109,7 @@ def coco(
     """The rows of a pair on COCO."""
     base = run(tmp_path / "base", 1, 37.0, *options, config=R50, task="segm", images=images)
     nl = run(tmp_path / "nl", 1, 38.5, *options, config=config, task="segm", images=images)
-    return cells(pair_runs([base, nl]), "blocks", "runs", "box AP", "mask AP")
+    return cells(group_runs([base, nl]), "blocks", "runs", "box AP", "mask AP")
 
 
 def test_the_papers_values_stand_below_its_rows(tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_rows_of_the_paper_that_were_trained_take_their_place(tmp_path: Path) ->
     configs = {"base": KEYPOINT_NL.replace("_nl_head_backbone", ""), "nl": KEYPOINT_NL}
     runs = [run(tmp_path / k, config=c, task="keypoints", images=images) for k, c in configs.items()]
     (tmp_path / "page.md").write_text(PLACE.format("keypoint"))
-    page = filled_in(tmp_path / "page.md", pair_runs(runs)).decode()
+    page = filled_in(tmp_path / "page.md", group_runs(runs)).decode()
     rows = [[cell.strip() for cell in line.split("|")][4:6] for line in page.splitlines()[3:-1]]
     assert rows[1::2] == [[blocks, "the paper's"] for blocks, _ in rows[::2]]
     assert rows[::2] == [
@@ -188,11 +186,11 @@ def test_places_that_are_none(text: str, tmp_path: Path) -> None:
 def test_runs_that_do_not_belong_there(tmp_path: Path) -> None:
     page, base = tmp_path / "page.md", run(tmp_path / "base")
     page.write_text(PLACE.format("mask"))
-    with pytest.raises(UserError, match="page.md has no place <!-- results:box --> for .*/nl."):
-        filled_in(page, pair_runs([base, run(tmp_path / "nl")]))
+    with pytest.raises(UserError, match="page.md has no place <!-- results:box --> for .*/base."):
+        filled_in(page, group_runs([base, run(tmp_path / "nl")]))
     page.write_text(PLACE.format("box"))
     with pytest.raises(UserError, match="nl_nan has an AP of nan, which is no result. Train for longer."):
-        filled_in(page, pair_runs([base, run(tmp_path / "nl_nan", 1, float("nan"))]))
+        filled_in(page, group_runs([base, run(tmp_path / "nl_nan", 1, float("nan"))]))
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -206,7 +204,7 @@ def test_curves(tmp_path: Path) -> None:
             history[99] = {"total_loss": 2.0 + seed}
             if seed == 2:
                 history[49] = {"total_loss": 3.0, "bbox/AP": 20.0}
-    figure = plot_curves(pair_runs(runs))
+    figure = plot_curves(group_runs(runs))
     loss, ap = figure.axes
     assert loss.get_title(loc="left") == "Mask R-CNN R18-FPN, 100 x 4 images, shapes_val"
     legend = [text.get_text() for text in ap.get_legend().get_texts()]
