@@ -51,12 +51,21 @@ def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
         b, n, m, d, d_g = theta.shape[0], theta.shape[2], phi.shape[2], theta.shape[1], g.shape[1]
         budget, is_cheaper = MATRIX_BYTES, True
         if form == "softmax":
-            budget *= max(1, d // d_g)  # fused attention pads g to d channels, and does that much more work
+            budget = softmax_matrix_bytes(d, d_g)
         elif form == "dot_product":
             is_cheaper = n * m * (d + d_g) <= (n + m) * d * d_g  # multiply-adds
         else:
             is_cheaper = n * m <= PAIRS_PER_SORTED_VALUE * (n + m)
         return "matrix" if is_cheaper and 4 * b * n * m <= budget else alternative
+
+
+def softmax_matrix_bytes(d: int, d_g: int) -> int:
+    """The budget of a softmax form with d channels of theta and phi, and d_g of g.
+
+    Fused attention pads g to d channels, and does that much more work; the more channels there are, the less
+    the memory of the matrix weighs against that.
+    """
+    return MATRIX_BYTES * max(1, d // d_g) * max(1, d // 512)
 
 
 def is_graph_capture() -> bool:
