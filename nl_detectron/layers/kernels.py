@@ -65,7 +65,9 @@ def softmax_matrix_bytes(d: int, d_g: int) -> int:
     Fused attention pads g to d channels, and does that much more work; the more channels there are, the less
     the memory of the matrix weighs against that.
     """
-    return MATRIX_BYTES * max(1, d // d_g) * max(1, d // 512)
+    if d <= d_g:
+        return MATRIX_BYTES
+    return MATRIX_BYTES * d // d_g * (2 if d >= 1024 else 1)
 
 
 def is_graph_capture() -> bool:

@@ -22,6 +22,9 @@ def select(form: str, b: int, n: int, m: int, d: int, d_g: int) -> str:
         ("softmax", (1, 100 * 167, 50 * 83, 256, 256), "fused"),  # res3
         ("softmax", (1, 9375, 2294, 512, 512), "fused"),
         ("softmax", (1, 9375, 2294, 1024, 512), "matrix"),  # Gaussian, where fused attention pads g
+        ("softmax", (1, 8192, 8192, 1024, 512), "matrix"),
+        ("softmax", (1, 9300, 9300, 1024, 512), "fused"),
+        ("softmax", (1, 100 * 167, 50 * 83, 512, 256), "fused"),
         ("softmax", (512, 196, 49, 256, 256), "matrix"),  # a keypoint head
         ("softmax", (0, 100, 25, 64, 64), "matrix"),
         ("dot_product", (1, 4200, 1050, 512, 512), "associative"),
