@@ -25,7 +25,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Te
         return fused_attention(theta, phi, g, scale)
     # "matrix"
     theta, phi, g = _float32(theta), _float32(phi), _float32(g)
-    logits = torch.bmm(theta.transpose(1, 2), scale * phi)  # (B, N, M)
+    logits = torch.bmm(theta.transpose(1, 2), phi).mul_(scale)  # (B, N, M)
     weights = logits.softmax(dim=2)  # (B, N, M), f / C(x)
     return _weighted_sum(weights, g)
 

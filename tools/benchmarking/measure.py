@@ -28,7 +28,11 @@ def compare(runs: Sequence[Run], device: torch.device, seconds: float, rounds: i
     times: list[list[float]] = []  # one list per round
     start = time.perf_counter()
     while len(times) < rounds or time.perf_counter() - start < seconds:
-        times.append([_duration(run, device) for run in runs])
+        order = [*range(len(runs))][
+            :: -1 if len(times) % 2 else 1
+        ]  # no one always comes after the same other
+        durations = {k: _duration(runs[k], device) for k in order}
+        times.append([durations[k] for k in range(len(runs))])
     medians = map(statistics.median, zip(*times, strict=True))
     return [Result(median, *sizes) for median, sizes in zip(medians, memory, strict=True)]
 
