@@ -1,10 +1,12 @@
 """A trained model for single images: Detectron2's DefaultPredictor, with weights that are checked."""
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 
 from .checkpoint import load_weights
+from .inspect import in_format
 
 __all__ = ["Predictor"]
 
@@ -22,10 +24,18 @@ class Predictor(DefaultPredictor):
         unloaded = cfg.clone()
         unloaded.defrost()
         unloaded.MODEL.WEIGHTS = ""  # Detectron2 would load what fits
+        if cfg.INPUT.FORMAT != "RGB":
+            unloaded.INPUT.FORMAT = "BGR"  # it refuses "L"
         super().__init__(unloaded)
-        self.cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS
+        self.cfg.MODEL.WEIGHTS, self.cfg.INPUT.FORMAT = cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT
         self.metadata = _complete_metadata(cfg)
         self.report = load_weights(self.model, cfg.MODEL.WEIGHTS, allow_mismatch)
+
+    def __call__(self, original_image: np.ndarray) -> dict[str, object]:
+        """The output of the model for an image (H, W, 3) of uint8, BGR."""
+        if self.cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+            original_image = in_format(original_image, self.cfg.INPUT.FORMAT)
+        return super().__call__(original_image)
 
 
 def _complete_metadata(cfg: CfgNode) -> Metadata:

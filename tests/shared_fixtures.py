@@ -1,7 +1,10 @@
 """What several tests share: light models, small data sets, and the real COCO subset if there is one."""
 
+import atexit
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from nl_detectron_shapes import datasets_root, register_shapes, write_shapes
 
 from nl_detectron import model_zoo
 
+os.environ["FVCORE_CACHE"] = tempfile.mkdtemp(prefix="nl_detectron_tests")  # not the user's own
+atexit.register(shutil.rmtree, os.environ["FVCORE_CACHE"], ignore_errors=True)
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores
 

@@ -75,13 +75,6 @@ def test_the_index_has_every_page() -> None:
     assert sorted([*listed, "README.md"]) == [page.name for page in PAGES if page.parent == ROOT / "docs"]
 
 
-def test_files_that_are_written_are_used() -> None:
-    written = [block for page in PAGES for block in blocks_of(page) if "file" in block.marks]
-    for block in written:
-        users = [other for other in BLOCKS if other.page == block.page and other.line > block.line]
-        assert any(block.marks["file"] in user.text for user in users), str(block)
-
-
 @pytest.mark.parametrize("page", [*PAGES, *PROJECTS, ROOT / "CHANGELOG.md"], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!http)([^)\s]*)\)", page.read_text())

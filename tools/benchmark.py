@@ -9,10 +9,10 @@ or holds a tensor above its budget.
     python tools/benchmark.py --device cuda --dtype bfloat16
 """
 
-import argparse
 import os
 import platform
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from datetime import date
 from pathlib import Path
 
@@ -31,9 +31,7 @@ PARTS = ("operation", "models")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.register("type", Path, output_path)
     parser.add_argument("--output", type=Path, default=Path("output/benchmark"), help="folder of the results")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -49,7 +47,7 @@ def main() -> None:
     sys.exit(0 if is_met else 1)
 
 
-def run(args: argparse.Namespace) -> bool:
+def run(args: Namespace) -> bool:
     """Measure the parts asked for, then print and write them; whether each requirement is met."""
     torch.manual_seed(0)
     like = torch.empty(0, device=args.device, dtype=getattr(torch, args.dtype))

@@ -151,7 +151,7 @@ def draw_video(predictor: Predictor, capture: cv2.VideoCapture, path: Path) -> N
 
     An odd side loses a pixel, as in MPEG-4.
     """
-    fps, expected = capture.get(cv2.CAP_PROP_FPS), count_frames(capture)
+    fps, expected = frame_rate(capture.get(cv2.CAP_PROP_FPS)), count_frames(capture)
     width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -170,6 +170,14 @@ def draw_video(predictor: Predictor, capture: cv2.VideoCapture, path: Path) -> N
     print(f"frames written to {str(path)!r}: {count}")
     if count < expected - 1:  # OpenCV rounds what it estimates
         raise UserError(f"--video-input is cut short: it has {count} of {expected} frames.")
+
+
+def frame_rate(fps: float) -> float:
+    """A rate that MPEG-4 can hold, as thousandths or as an integer; 25 for one that no video has."""
+    if not 0.5 <= fps <= 1000:  # nan too
+        print(f"The video says {fps:g} frames a second; the drawn one has 25.", file=sys.stderr)
+        return 25.0
+    return round(fps, 3) if fps < 65 else float(round(fps))
 
 
 def count_frames(capture: cv2.VideoCapture) -> int:

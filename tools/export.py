@@ -25,7 +25,7 @@ from nl_detectron.checkpoint import load_weights
 from nl_detectron.config import check_non_local_keys
 from nl_detectron.engine import read_config, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.inspect import read_image
+from nl_detectron.inspect import in_format, read_image
 from nl_detectron.modeling import non_local_blocks
 
 # Of whole detectors: functions of the model, two images to check the file on, and the file.
@@ -99,13 +99,14 @@ def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
     """An image (None: noise) of the size that the config tests at, and it in another size and shape.
 
     Returns:
-        Two (3, H, W) of float32 from 0 to 255, their channels in the order of INPUT.FORMAT.
+        Two (C, H, W) of float32 from 0 to 255, their channels in the order of INPUT.FORMAT.
     """
     if path is None:
         print("Without --input the file is checked on noise, in which a trained model may find nothing.")
         pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     else:
-        pixels = read_image(path)[:, :, :: -1 if cfg.INPUT.FORMAT == "RGB" else 1]
+        pixels = read_image(path)
+    pixels = in_format(pixels, cfg.INPUT.FORMAT)
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     pixels = resize.get_transform(pixels).apply_image(pixels)
     image = torch.tensor(pixels.transpose(2, 0, 1).copy()).float()

@@ -9,11 +9,11 @@ Nothing in Mask R-CNN or Keypoint R-CNN needs the missing operators: NMS and RoI
     python tools/install_detectron2.py -c constraints.txt
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 SOURCE = "detectron2-cdo==0.5 --hash=sha256:53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
@@ -108,9 +108,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("-c", "--constraint", metavar="FILE", help="pip constraints to install with")
     args = parser.parse_args()
     found = importable_detectron2()

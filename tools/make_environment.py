@@ -10,11 +10,11 @@ of constraints.txt, with the pure-Python Detectron2 0.5 of install_detectron2.py
 
 from __future__ import annotations
 
-import argparse
 import site
 import subprocess
 import sys
 import venv
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,9 +59,7 @@ def create(environment: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("environment", type=Path, help="its folder, made if it is not there")
     environment = parser.parse_args().environment
     if sys.version_info < (3, 11):  # noqa: UP036  it may be run by any; the pinned versions need it

@@ -5,11 +5,11 @@ blocks on them through train_net.py, evaluate both, draw what they detect.
     python tools/shapes_demo.py --output output/demo
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import time
+from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import cv2
@@ -34,13 +34,11 @@ COLUMNS = ("AP", "AP50", "AP75")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=output_path, default=Path("output/demo"), metavar="FOLDER")
     parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="keys of both configs and their values")
+    parser.add_argument("opts", nargs=REMAINDER, help="keys of both configs and their values")
     args = parser.parse_args()
     start = time.monotonic()
     datasets = args.output.resolve() / "datasets"

@@ -11,7 +11,6 @@ leaves a process behind, or if memory or open files grow.
     python tools/soak.py --minutes 20 --output output/soak
 """
 
-import argparse
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -51,9 +51,7 @@ AFTER_CTRL_C = 130  # the exit code of train_net.py
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20, help="20 by default")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--output", type=Path, default=Path("output/soak"), metavar="FOLDER")

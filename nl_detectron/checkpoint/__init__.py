@@ -2,4 +2,4 @@
 
 from .checkpointer import VARIANTS, Checkpointer, check_weights_file, last_intact_checkpoint, load_weights
 from .load_report import LoadReport
-from .reading import read_checkpoint
+from .reading import load_safely, read_checkpoint

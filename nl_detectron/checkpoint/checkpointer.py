@@ -7,8 +7,6 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.logger import log_first_n
 from torch import nn
@@ -17,8 +15,9 @@ from nl_detectron.errors import UserError
 from nl_detectron.files import UNFINISHED, atomic_write
 from nl_detectron.modeling import non_local_blocks
 
+from .foreign import convert_resnet, find_state_dict, is_tensor
 from .load_report import LoadReport, make_report
-from .reading import read_checkpoint, unreadable_as_user_error
+from .reading import load_safely, numpy_admitted, read_checkpoint, unreadable_as_user_error, why_refused
 
 VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by its name
 
@@ -78,15 +77,17 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, object]:
         read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it
-        with unreadable_as_user_error(filename):
+        with unreadable_as_user_error(filename), numpy_admitted():
             loaded = super()._load_file(filename)
-        tensors = loaded["model"] if isinstance(loaded["model"], Mapping) else {"model": loaded["model"]}
+        tensors = find_state_dict({"model": loaded["model"]})
         for name, value in tensors.items():
-            if not isinstance(value, (torch.Tensor, np.ndarray)):
-                what = (
-                    f"{filename} does not hold tensors by their names: {name!r} is a {type(value).__name__}"
-                )
+            if not is_tensor(value):
+                kind = type(value).__name__
+                what = f"{filename} does not hold tensors by their names: {name!r} is a {kind}"
                 raise UserError(f"{what}. Save the state dict alone.")
+        loaded["model"], self._origin = convert_resnet(tensors)
+        if self._origin:
+            loaded["matching_heuristics"] = True
         return loaded
 
     def _load_model(self, checkpoint: dict[str, object]) -> object:
@@ -95,7 +96,13 @@ class Checkpointer(DetectionCheckpointer):
         given = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         given |= {name: shape for name, shape, _ in incompatible.incorrect_shapes}
         variants = checkpoint.pop(VARIANTS, {})
-        self.report = make_report(self.model, self._path, given, variants, by_ends=by_ends)
+        self.report = make_report(self.model, self._path, given, variants, by_ends, self._origin)
+        if not self.report.loaded:
+            names = ", ".join(list(given)[:3])
+            remedy = 'Give weights of this model or its backbone, or "" to train from scratch.'
+            raise UserError(
+                f"MODEL.WEIGHTS {self._path!r} fits no tensor of this model: it has {names}. {remedy}"
+            )
         return incompatible
 
     def _convert_ndarray_to_tensor(self, state_dict: dict[str, object]) -> None:
@@ -166,7 +173,9 @@ def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
     for path in paths:
         try:
             iteration = _read_iteration(path, path.stat().st_mtime_ns)
-        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError, pickle.PickleError):
+        except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, EOFError, pickle.PickleError) as error:
+            if reason := why_refused(error):
+                raise UserError(f"{path} is intact, but cannot be read: {reason}.") from error
             damaged.append(path.name)
             continue
         if iteration is not None:
@@ -177,10 +186,11 @@ def _sort_out(paths: Iterable[Path]) -> tuple[dict[Path, int], list[str]]:
 @functools.cache
 def _read_iteration(path: Path, modified: int) -> int | None:
     """The last iteration of a training's checkpoint, None for another file. It reads all of a large file."""
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip():  # its checksums
-            raise zipfile.BadZipFile
-    content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    if is_archive := zipfile.is_zipfile(path):  # PyTorch's older format is none
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # its checksums
+                raise zipfile.BadZipFile
+    content = load_safely(path, mmap=is_archive)
     return content.get("iteration") if isinstance(content, Mapping) else None
 
 

@@ -46,6 +46,7 @@ class LoadReport:
     shapes: Sequence[tuple[str, Shape, Shape]]  # tensors of another shape: name, checkpoint's, model's
     counts: Sequence[str]  # a sentence for each count of classes or keypoints that differs
     variants: Sequence[str]  # a sentence for each option of a block that differs from its training
+    origin: str = ""  # a sentence, if it is a ResNet of another library
 
     @property
     def fits(self) -> bool:
@@ -59,6 +60,7 @@ class LoadReport:
         parts = [
             (self.new_blocks, f"new, as expected: {_listed(blocks)}"),
             (self.all_blocks and not self.has_blocks, f"the checkpoint has no non-local tensor{baseline}"),
+            (self.origin, self.origin),
             (self.statistics, f"{len(self.statistics)} statistics of FrozenBN are 0 and 1, as it has none"),
             (self.heads, f"new, because it has a ResNet only: {_by_module(self.heads)}"),
             *((True, count) for count in self.counts),
@@ -95,8 +97,8 @@ def make_report(
     path: str,
     given: Mapping[str, Shape],
     variants: Mapping[str, Mapping[str, object]],
-    *,
     by_ends: bool = False,
+    origin: str = "",
 ) -> LoadReport:
     """Compare a model with the checkpoint that was loaded into it.
 
@@ -104,6 +106,7 @@ def make_report(
         given: the tensors of the checkpoint, under Detectron2's names.
         variants: those of the blocks in the checkpoint, if it records them.
         by_ends: whether names are matched by their ends, so that what does not fit keeps its short name.
+        origin: what the report says of where the checkpoint comes from.
     """
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items() if not _is_counter(key)}
     names = _names(ours, given, by_ends)
@@ -136,6 +139,7 @@ def make_report(
         shapes=shapes,
         counts=[*dict.fromkeys(_other_counts(model, shapes))],
         variants=[*_other_variants(model, variants)],
+        origin=origin,
     )
 
 

@@ -1,5 +1,5 @@
 """Data sets in COCO's format."""
 
-from .loaders import why_unreadable
-from .records import Record, check_records
-from .register import add_register_coco, register_coco, register_from
+from .coco_file import clean_coco_file
+from .loaders import Record, check_broken, why_unreadable
+from .register import add_register_coco, clean_registered, register_coco, register_from, tell_mended

@@ -4,6 +4,7 @@ Detectron2's training loader draws from generators whose state no checkpoint hol
 sees other images, flips and proposals. Here batch k stays the same, and with any number of workers.
 """
 
+import copy
 import itertools
 import logging
 import os
@@ -25,7 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from nl_detectron.compat import train_loader_arguments
 from nl_detectron.errors import UserError
 
-from .records import Record
+Record = Mapping[str, object]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broke
     Up to `skip_broken` unreadable images are replaced by others.
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    mapper = mapper or _TrainMapper(cfg)
     return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, mapper, seed))
 
 
@@ -174,6 +176,19 @@ class EvaluationLoader:
         if broken:
             message = "%d images of %s could not be read, and count as without detections:\n  %s"
             logger.warning(message, len(broken), self._name, "\n  ".join(broken))
+
+
+class _TrainMapper:
+    """Detectron2's mapper, which after a crop takes boxes from masks: not where there are no objects."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._mapper = DatasetMapper(cfg, is_train=True)
+        self._for_no_objects = copy.copy(self._mapper)
+        self._for_no_objects.recompute_boxes = False
+
+    def __call__(self, record: Record) -> Record:
+        has_objects = any(not each.get("iscrowd", 0) for each in record.get("annotations", ()))
+        return (self._mapper if has_objects else self._for_no_objects)(record)
 
 
 class _MapperOrReason:

@@ -9,7 +9,7 @@ import logging
 import os
 import reprlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -17,15 +17,17 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from torch import nn
+from tqdm import tqdm
 
 from nl_detectron.checkpoint import Checkpointer, check_weights_file, last_intact_checkpoint
 from nl_detectron.config import check_non_local_keys
-from nl_detectron.data import Record, check_records, why_unreadable
+from nl_detectron.data import Record, check_broken, clean_registered, why_unreadable
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
 
 from .distributed import check_processes, count_processes
 from .precision import check_precision
+from .resume import check_resume, saved_setting
 
 Found = tuple[str, str]  # "ok" or "warn", and what was found
 
@@ -88,29 +90,36 @@ class Checks:
         return "ok", f"{args.config_file}, on {cfg.MODEL.DEVICE}; processes: {count_processes(args)}"
 
     def _check_dataset(self, key: str, name: str) -> Found:
-        cfg, images = self.cfg, read_dataset(key, name)
+        cfg, images = self.cfg, read_dataset(key, name, self.args.skip_broken)
         self.images[name] = len(images)
         _check_counts(cfg, name)
         if cfg.MODEL.KEYPOINT_ON:
             _check_keypoints(cfg, key, name)
         if key == "DATASETS.TEST":
             _check_evaluator(name)
-        is_for_masks = cfg.MODEL.MASK_ON and key == "DATASETS.TRAIN"
-        check_records(name, images, cfg.INPUT.MASK_FORMAT if is_for_masks else None)
-        for image in (images[0], images[-1]):
-            if reason := why_unreadable(image):
-                raise UserError(reason)
-        for attribute in (
-            "thing_classes",
-            "keypoint_names",
-        ):  # their order numbers the classes
+        _check_truth(cfg, key, name)
+        read = self._read_images(images)
+        for attribute in ("thing_classes", "keypoint_names"):  # their order numbers the classes
             for other in self.images:
                 ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
                 if ours and theirs and list(ours) != list(theirs):
                     lists = f"{other!r} has {reprlib.repr(theirs)} and {name!r} {reprlib.repr(ours)}"
                     raise UserError(f"All data sets need the same {attribute} in the same order; {lists}.")
         objects = sum(len(image.get("annotations", ())) for image in images)
-        return "ok", f"{len(images)} images, {objects} objects; the first and the last image can be read"
+        mended = MetadataCatalog.get(name).get("mended")
+        found = f"{len(images)} images, {objects} objects; {read} can be read"
+        return "ok", f"{found}; mended in a copy:\n{mended}" if mended else found
+
+    def _read_images(self, images: Sequence[Record]) -> str:
+        """Decode the first and the last image, or all of them; which ones."""
+        if not self.args.decode_all:
+            for image in (images[0], images[-1]):
+                if reason := why_unreadable(image):
+                    raise UserError(reason)
+            return "the first and the last image"
+        reasons = map(why_unreadable, tqdm(images, "decoding", unit="image"))
+        check_broken([reason for reason in reasons if reason], self.args.skip_broken)
+        return "all"
 
     def _check_model(self) -> Found:
         cfg = self.cfg.clone()
@@ -124,6 +133,8 @@ class Checks:
         path = self.cfg.MODEL.WEIGHTS
         if self.args.resume and (last := last_intact_checkpoint(Path(self.cfg.OUTPUT_DIR))):
             path = str(last)
+            processes = count_processes(self.args)
+            check_resume(saved_setting(last), self.cfg, self.args.new_schedule, processes)
         if not path:
             return ("warn" if self.args.eval_only else "ok"), "none: random initialisation"
         check_weights_file(path)
@@ -152,8 +163,12 @@ class Checks:
         return "ok", f"{self.cfg.OUTPUT_DIR} {'holds a checkpoint' if has_run else 'can be written'}"
 
 
-def read_dataset(key: str, name: str) -> list[Record]:
-    """The images of a data set, as Detectron2 reads them; a UserError if there are none."""
+def read_dataset(key: str, name: str, may_miss: int = 0) -> list[Record]:
+    """The images of a data set that a key names, as Detectron2 reads them behind the door.
+
+    Raises:
+        UserError: if it is not there, is refused, or lacks images, or the files of more than `may_miss`.
+    """
     if name not in DatasetCatalog.list():
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
         remedy = f"Did you mean {' or '.join(near)}?" if near else "See datasets/README.md, --register-coco."
@@ -166,6 +181,7 @@ def read_dataset(key: str, name: str) -> list[Record]:
                 f"{key} {name!r} needs {path}, which does not exist. Set DETECTRON2_DATASETS ({root}) to the "
                 "folder that holds it: see datasets/README.md."
             )
+    clean_registered(name, may_miss)
     try:
         images = DatasetCatalog.get(name)
     except json.JSONDecodeError as error:
@@ -177,10 +193,9 @@ def read_dataset(key: str, name: str) -> list[Record]:
 
 def _check_counts(cfg: CfgNode, name: str) -> None:
     """Classes and keypoints of a data set, as far as its metadata has them, against the config's."""
-    checked = {
-        "GeneralizedRCNN": [("thing_classes", "ROI_HEADS", "NUM_CLASSES")],
-        "RetinaNet": [("thing_classes", "RETINANET", "NUM_CLASSES")],
-    }.get(cfg.MODEL.META_ARCHITECTURE, [])
+    nodes = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET"}
+    node = nodes.get(cfg.MODEL.META_ARCHITECTURE)
+    checked = [("thing_classes", node, "NUM_CLASSES")] if node else []
     if cfg.MODEL.KEYPOINT_ON:
         checked.append(("keypoint_names", "ROI_KEYPOINT_HEAD", "NUM_KEYPOINTS"))
     for attribute, node, key in checked:
@@ -190,14 +205,30 @@ def _check_counts(cfg: CfgNode, name: str) -> None:
             raise UserError(f"MODEL.{node}.{key} is {count}, but {theirs}. Set it to {len(names)}.")
 
 
+def _check_truth(cfg: CfgNode, key: str, name: str) -> None:
+    """Objects and masks against what the config learns; of data sets that came through the door."""
+    metadata = MetadataCatalog.get(name)
+    is_training = key == "DATASETS.TRAIN"
+    if is_training and not metadata.get("has_truth", True):
+        raise UserError(f"{key} {name!r} has no objects to learn from.")
+    if not cfg.MODEL.MASK_ON or not metadata.get("has_truth"):
+        return
+    if not metadata.has_masks:
+        if is_training:
+            raise UserError(f"{key} {name!r} has no masks. Set MODEL.MASK_ON to False.")
+    elif count := metadata.objects_without_masks:
+        lacking = f"{count} objects without a mask (segmentation), as {metadata.first_without_mask}"
+        remedy = "Add their masks, remove the objects, or set MODEL.MASK_ON to False."
+        raise UserError(f"{key} {name!r} has {lacking}. {remedy}")
+    if is_training and metadata.has_rle and cfg.INPUT.MASK_FORMAT == "polygon":
+        raise UserError(f"{key} {name!r} has masks in RLE. Set INPUT.MASK_FORMAT to bitmask.")
+
+
 def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     names = metadata.get("keypoint_names")
     if key == "DATASETS.TRAIN" and not names:
         raise UserError(f"{key} {name!r} has no keypoints, but MODEL.KEYPOINT_ON is True.")
-    if without := metadata.get("objects_without_keypoints", 0):
-        rule = "Detectron2 wants keypoints of all objects of a data set"
-        raise UserError(f"{key} {name!r} has {without} objects without keypoints. {rule}: leave them out.")
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ())
     if key == "DATASETS.TEST" and names and (len(sigmas) or COCO_KEYPOINTS) != count:
         rule = f"a number for each of the {count} keypoints of {name!r}"
@@ -205,12 +236,8 @@ def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
 
 
 def _check_evaluator(name: str) -> None:
-    """Refuse a test set that COCO's evaluation cannot read."""
-    metadata = MetadataCatalog.get(name)
-    if missing := metadata.get("missing_for_evaluation"):
-        lacking = f"The annotations of {name!r} have no {' and no '.join(missing)}"
-        raise UserError(f"{lacking}, which COCO's evaluation reads. Add them to its JSON.")
-    kind = metadata.get("evaluator_type", "coco")
+    """Refuse a test set with other metrics than COCO's."""
+    kind = MetadataCatalog.get(name).get("evaluator_type", "coco")
     if kind != "coco":
         remedy = "Evaluate it with Detectron2's own tools/train_net.py."
         raise UserError(f"{name!r} has the metrics of {kind!r}, not COCO's. {remedy}")

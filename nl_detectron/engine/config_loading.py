@@ -1,25 +1,31 @@
 """Config files and keys of a command line, merged as Detectron2 does, with each mistake under its key."""
 
 import difflib
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 
 import yaml
+from detectron2 import model_zoo
 from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
 
 from nl_detectron.errors import UserError
 
+_CODE = tuple(f"tag:yaml.org,2002:python/{kind}" for kind in ("object", "name", "module"))  # and object/apply
 _EXAMPLES = {tuple: ' Write "(\'birds\',)" or "(1, 2)".', list: ' Write "[\'birds\']" or "[1, 2]".'}
 
 
 def merge_file(cfg: CfgNode, path: str) -> Mapping[str, object]:
     """Merge a config file and its bases, and return what they give."""
     try:
-        _check_yaml(path)
+        _check_yaml(path, ())
         content = CfgNode.load_yaml_with_base(path, allow_unsafe=True)  # as merge_from_file does
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path}: its _BASE_ leads back to itself.") from None
     before = cfg.clone()
     try:
         cfg.merge_from_file(path)
@@ -51,20 +57,46 @@ def flat_pairs(content: Mapping[str, object], prefix: str = "") -> Iterator[tupl
             yield f"{prefix}{key}", value
 
 
-def _check_yaml(path: str) -> None:
-    """Reject non-mappings and duplicate keys (YAML would keep only the last)."""
-    with open(path, encoding="utf-8") as file:
-        root = yaml.compose(file, yaml.SafeLoader)
+def _check_yaml(path: str, users: Sequence[str]) -> None:
+    """Reject, in a file and its bases: non-mappings, duplicate keys (YAML would keep only the last), and tags
+    that run code, which Detectron2 would follow. Its own file with such a tag, RetinaNet's, is accepted.
+    """
+    if path in users:
+        raise UserError(f"{users[0]}: its _BASE_ leads back to itself.")
+    with PathManager.open(path) as file:
+        text = file.read()
+    root = yaml.compose(text, yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path} is not a config: its content is not a YAML mapping such as MODEL: ...")
-    nodes = [root]
+    nodes, seen = [root], set()  # an anchor may be in itself
     while nodes:
-        pairs = nodes.pop().value
-        keys = [key.value for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"{path} has {key!r} {keys.count(key)} times in one section.")
-        nodes += [value for _, value in pairs if isinstance(value, yaml.MappingNode)]
+        node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.tag.startswith(_CODE) and text not in _detectron2s_own(path):
+            tag = node.tag.removeprefix("tag:yaml.org,2002:")
+            raise UserError(f"{path} would run code, by its tag !!{tag}. Write the value that it stands for.")
+        if isinstance(node, yaml.MappingNode):
+            for key, count in Counter(str(key.value) for key, _ in node.value).items():
+                if count > 1:
+                    raise UserError(f"{path} has {key!r} {count} times in one section.")
+            nodes += chain(*node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+    for base in [value for key, value in root.value if key.value == BASE_KEY]:
+        for name in (
+            [base.value] if isinstance(base, yaml.ScalarNode) else [each.value for each in base.value]
+        ):
+            is_absolute = name.startswith(("/", "http://", "https://", "~"))
+            file = os.path.expanduser(name) if is_absolute else os.path.join(os.path.dirname(path), name)
+            _check_yaml(file, (*users, path))
+
+
+def _detectron2s_own(path: str) -> set[str]:
+    """The text of its own config of this name, if there is one."""
+    folder = Path(model_zoo.__file__).with_name("configs")
+    return {file.read_text() for file in folder.rglob(Path(path).name)}
 
 
 def _merge_pair(cfg: CfgNode, key: str, value: object, where: str = "") -> None:

@@ -40,7 +40,9 @@ def train_net_parser() -> argparse.ArgumentParser:
     parser = default_argument_parser(EPILOG)
     flags = {
         "--dry-run": "print what a run checks before it starts, and exit",
+        "--decode-all": "with --dry-run: decode all images, not only the first and the last of a data set",
         "--auto-scale": "scale batch, learning rate and schedule from 8 GPUs to the number of processes",
+        "--new-schedule": "let --resume go on with the learning rate and schedule of the config",
         "--allow-mismatch": "evaluate weights that lack tensors of the model or have others",
     }
     for flag, text in flags.items():

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.data import register_from
+from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 
 from .checks import Checks
@@ -52,11 +52,14 @@ def run(cfg: CfgNode, args: Namespace) -> None:
     with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
         default_setup(cfg, args)
-        register_from(args)  # again in each process of a launcher
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
+        register_from(args)  # again in each process of a launcher
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            clean_registered(name, args.skip_broken)
+            tell_mended(name)
         logging.getLogger("detectron2.engine.train_loop").addFilter(_is_for_the_log)
         logger.info("%s, SEED %d, %d processes", describe_code(), cfg.SEED, comm.get_world_size())
-        Trainer.skip_broken = args.skip_broken
+        Trainer.skip_broken, Trainer.new_schedule = args.skip_broken, args.new_schedule
         if args.eval_only:
             evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
         else:

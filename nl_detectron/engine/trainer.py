@@ -2,8 +2,9 @@
 
 import logging
 from collections import ChainMap, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -22,7 +23,7 @@ from nl_detectron.modeling import summarize_non_local
 
 from .distributed import is_lost_process
 from .precision import autocast, use_precision
-from .resume import differences, setting
+from .resume import check_resume, differences, restart_schedule, setting
 from .run_record import RunRecord
 from .signals import SignalHook
 
@@ -33,6 +34,7 @@ class Trainer(DefaultTrainer):
     """Trains and evaluates a config on data sets in COCO's format."""
 
     skip_broken: int = 0  # how many images that cannot be read each process may replace by others
+    new_schedule: bool = False  # whether a resume takes learning rate and schedule from the config
 
     def __init__(self, cfg: CfgNode, images: Mapping[str, int] | None = None) -> None:
         """`images` is how many each data set has, for the record of the run."""
@@ -45,7 +47,10 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As Detectron2's; a resumed training sees the batches that an uninterrupted one would have seen."""
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
         super().resume_or_load(resume)
+        if self.new_schedule and self.start_iter:
+            restart_schedule(self, rates)
         if resume and not self.checkpointer.has_checkpoint():
             source = self.cfg.MODEL.WEIGHTS or "random weights"
             message = "--resume: no checkpoint in %s; starting at iteration 0 from %s"
@@ -115,8 +120,9 @@ class Trainer(DefaultTrainer):
         return {**super().state_dict(), **setting(self.cfg)}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        check_resume(state_dict, self.cfg, self.new_schedule)
         super().load_state_dict(state_dict)
-        self._changed = sorted(differences(state_dict, self.cfg))
+        self._changed = [text for _, text in differences(state_dict, self.cfg)]
         if self._changed:
             logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
 
@@ -129,10 +135,30 @@ class Trainer(DefaultTrainer):
             # After the evaluation, and before the writers, which only the main process has.
             end = len(trainer_hooks) - 1 if comm.is_main_process() else len(trainer_hooks)
             trainer_hooks.insert(end, hook)
+        for hook in trainer_hooks:
+            if isinstance(hook, hooks.EvalHook):
+                hook._func = partial(self._evaluate, hook._func)
         evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
         self._signals = SignalHook(self.cfg.TEST.EVAL_PERIOD)
         trainer_hooks.insert(evaluation, self._signals)
         return trainer_hooks
+
+    def _evaluate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:
+        """An evaluation within the training. If it fails, what was trained until then is saved first."""
+        try:
+            return evaluate()
+        except Exception:
+            is_last = self.iter + 1 >= self.max_iter  # whose checkpoint is there already
+            file = Path(self.cfg.OUTPUT_DIR) / (
+                "model_final.pth" if is_last else f"model_{self.iter:07d}.pth"
+            )
+            if not is_last:
+                self.checkpointer.save(file.stem, iteration=self.iter)
+            how = (
+                f"train_net.py --config-file {file.with_name('config.yaml')} --eval-only MODEL.WEIGHTS {file}"
+            )
+            logger.error("The evaluation failed; the training is saved. Evaluate it anew: %s", how)
+            raise
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:

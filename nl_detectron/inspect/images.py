@@ -46,6 +46,12 @@ def read_image(path: Path) -> np.ndarray:
     raise UserError(f"{str(path)!r} has more than 8 bits a channel (Pillow's mode {mode!r}). Convert it.")
 
 
+def in_format(image: np.ndarray, input_format: str) -> np.ndarray:
+    """An image (H, W, 3), BGR, as a model with this INPUT.FORMAT sees it: (H, W, 1) for "L"."""
+    rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+    return detection_utils.convert_PIL_to_numpy(rgb, input_format)
+
+
 def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
     """Read each image and do something with it; one for which that raises a UserError is named and skipped.
 

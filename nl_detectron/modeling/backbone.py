@@ -11,10 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone import build_resnet_backbone
-from detectron2.modeling.backbone.fpn import (
-    build_resnet_fpn_backbone,
-    build_retinanet_resnet_fpn_backbone,
-)
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone, build_retinanet_resnet_fpn_backbone
 from detectron2.modeling.backbone.resnet import ResNet
 
 from nl_detectron.config import STAGES, block_arguments, non_local_node, reported_as_config_keys

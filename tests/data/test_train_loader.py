@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.data.samplers import TrainingSampler
-from runs import MASK, STEPS, arguments, refusal, run_here
+from runs import MASK, STEPS, arguments, refusal, registrations_forgotten, run_here
 
 from nl_detectron.data import register_coco
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
@@ -149,8 +149,10 @@ def broken_images(shapes_root: Path, tmp_path: Path) -> Callable[..., str]:
             if index in wide:
                 cv2.imwrite(str(path), cv2.imread(str(path))[:-8])
                 image["height"] -= 8
+        crowds = [each for each in content["annotations"] if isinstance(each["segmentation"], dict)]
+        content["annotations"] = [each for each in content["annotations"] if not wide or each not in crowds]
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        register_coco(name, str(tmp_path / f"{name}.json"), str(folder))
+        register_coco(name, str(tmp_path / f"{name}.json"), str(folder), may_miss=99)
         names.append(name)
         return name
 
@@ -256,3 +258,20 @@ def test_substitutes_follow_from_the_seed(broken_images: Callable[..., str], cfg
     assert_same(batches(cfg, 10, first=10, skip_broken=4), expected[10:])
     files = {Path(image["file_name"]).name for batch in expected for image in batch}
     assert not files & {f"{k:012d}.jpg" for k in (1, 3, 5, 7)}
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_crops_and_images_without_objects(mask_format: str, cfg: CfgNode) -> None:
+    """Boxes are taken from the cropped masks only where there are masks."""
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.MASK_FORMAT = True, mask_format
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    for record in (records := DatasetCatalog.get(cfg.DATASETS.TRAIN[0])):
+        if record["image_id"] % 2:
+            record["annotations"] = []
+    assert {bool(record["annotations"]) for record in records} == {True, False}
+    with registrations_forgotten():
+        DatasetCatalog.register("some_empty", lambda: records)
+        cfg.DATASETS.TRAIN = ("some_empty",)
+        batches = [batch for batch, _ in zip(build_train_loader(cfg), range(8), strict=False)]
+    counts = [len(image["instances"]) for batch in batches for image in batch]
+    assert min(counts) == 0 < max(counts)

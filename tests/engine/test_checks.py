@@ -1,16 +1,18 @@
 """What is checked before a run, and that --dry-run prints exactly that and leaves nothing behind."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from runs import KEYPOINT, MASK, registrations_forgotten, run_here
+from runs import KEYPOINT, MASK, SMALL, STEPS, registrations_forgotten, run_here
 
 from nl_detectron.config import baseline_of
 from nl_detectron.data import register_coco
@@ -111,7 +113,8 @@ def test_evaluation_checks_what_it_needs(dry_run: DryRun, mask_cfg: CfgNode, tmp
 
 
 def test_a_resume_checks_its_checkpoint(dry_run: DryRun, copied: Path) -> None:
-    code, lines = dry_run("--resume", "MODEL.WEIGHTS", "no.pth", "OUTPUT_DIR", str(copied))
+    same = [*SMALL, *STEPS, "MODEL.WEIGHTS", "no.pth", "OUTPUT_DIR", str(copied)]
+    code, lines = dry_run("--resume", *same)
     assert code == 0
     assert f"{copied / 'model_final.pth'}" in lines["weights"]
     assert lines["output"].endswith("holds a checkpoint")
@@ -155,29 +158,63 @@ def test_classes_in_another_order(changed: Callable[..., None], dry_run: DryRun)
     assert "All data sets need the same thing_classes in the same order" in lines["DATASETS.TEST changed"]
 
 
-def test_objects_without_keypoints_among_others(changed: Callable[..., None], dry_run: DryRun) -> None:
-    changed("person_keypoints", lambda dataset: dataset["annotations"][0].update(keypoints=[]))
-    code, lines = dry_run("DATASETS.TEST", "('changed',)", config=KEYPOINT)
-    assert code == 1
-    assert "'changed' has 1 objects without keypoints" in lines["DATASETS.TEST changed"]
+def test_a_resume_into_another_training_is_refused(dry_run: DryRun, copied: Path) -> None:
+    """Naming what differs; the learning rate and the schedule may be changed on purpose."""
+    same = [*SMALL, *STEPS, "OUTPUT_DIR", str(copied)]
+    for others, said in [
+        (["MODEL.RESNETS.DEPTH", "34"], "MODEL.RESNETS.DEPTH was 18 and is 34"),
+        (["MODEL.NON_LOCAL.PAIRWISE", "dot_product"], "PAIRWISE was embedded_gaussian and is dot_product"),
+        (["SOLVER.AMP.PRECISION", "bfloat16"], "SOLVER.AMP.PRECISION was "),
+        (["SOLVER.IMS_PER_BATCH", "4"], "SOLVER.IMS_PER_BATCH was 2 and is 4. Restore it, or start a new"),
+        (["SOLVER.BASE_LR", "0.5"], "SOLVER.BASE_LR was 0.02 and is 0.5. Restore it, or give --new-schedule"),
+    ]:
+        code, lines = dry_run("--resume", *same, *others)
+        assert code == 1
+        assert "--resume would not go on with the same training: " in lines["weights"]
+        assert said in lines["weights"]
+    with mock.patch.dict(os.environ, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}):
+        code, lines = dry_run("--resume", *same)
+    assert "processes was 1 and is 2" in lines["weights"]
+    code, lines = dry_run(
+        "--resume", "--new-schedule", *same, "SOLVER.BASE_LR", "0.5", "SOLVER.STEPS", "(2,)"
+    )
+    assert code == 0
+    code, lines = dry_run("--resume", *same, "SOLVER.MAX_ITER", "9", "TEST.EVAL_PERIOD", "2")
+    assert code == 0
 
 
 def test_boxes_for_a_model_of_masks(changed: Callable[..., None], dry_run: DryRun) -> None:
     changed("instances", lambda dataset: [a.pop("segmentation") for a in dataset["annotations"]])
     code, lines = dry_run("DATASETS.TRAIN", "('changed',)")
     assert code == 1
-    assert "changed has no masks. Set MODEL.MASK_ON to False." in lines["DATASETS.TRAIN changed"]
+    assert "'changed' has no masks. Set MODEL.MASK_ON to False." in lines["DATASETS.TRAIN changed"]
     code, lines = dry_run("DATASETS.TRAIN", "('changed',)", "MODEL.MASK_ON", "False")
     assert code == 0
 
 
-def test_what_cocos_evaluation_cannot_read(changed: Callable[..., None], dry_run: DryRun) -> None:
+def test_what_was_mended_is_told(changed: Callable[..., None], dry_run: DryRun) -> None:
     changed("instances", lambda dataset: dataset["annotations"][0].pop("area"))
-    code, lines = dry_run("DATASETS.TRAIN", "('changed',)")
-    assert code == 0
     code, lines = dry_run("DATASETS.TEST", "('changed',)")
+    assert code == 0
+    assert "mended in a copy: 1 x area missing" in lines["DATASETS.TEST changed"]
+
+
+def test_every_image_is_decoded_on_demand(
+    changed: Callable[..., None], shapes_root: Path, dry_run: DryRun, tmp_path: Path
+) -> None:
+    shutil.copytree(shapes_root / "shapes" / "val", tmp_path / "val")
+    broken = tmp_path / "val" / f"{2:012d}.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    data = ("broken", str(shapes_root / "shapes" / "annotations" / "instances_val.json"), str(broken.parent))
+    words = ("--register-coco", *data, "DATASETS.TEST", "('broken',)")
+    code, lines = dry_run(*words)
+    assert code == 0
+    code, lines = dry_run("--decode-all", *words)
     assert code == 1
-    assert "'changed' have no area, which COCO's evaluation reads" in lines["DATASETS.TEST changed"]
+    assert f"{broken} cannot be read: " in lines["DATASETS.TEST broken"]
+    code, lines = dry_run("--decode-all", "--skip-broken", "1", *words)
+    assert code == 0
+    assert lines["DATASETS.TEST broken"].endswith("all can be read")
 
 
 def test_other_metrics_than_cocos(changed: Callable[..., None], dry_run: DryRun) -> None:

@@ -181,7 +181,7 @@ def test_what_is_not_as_it_was_is_told(small_cfg: CfgNode) -> None:
     changed.MODEL.WEIGHTS = "other.pth"
     saved = {**setting(small_cfg), "processes": 2}
     expected = {"SEED was 1 and is 2", "SOLVER.BASE_LR was 0.02 and is 0.1", "processes was 2 and is 1"}
-    assert set(changes(saved, changed)) == expected
+    assert {text for _, text in changes(saved, changed)} == expected
     assert not list(changes({}, changed))  # of a checkpoint that says nothing
 
 
@@ -202,3 +202,65 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
         trainer.checkpointer.save("model_final", iteration=2)
     assert (copied / "model_final.pth").stat() == before
     assert not any(copied.glob(".unfinished-*"))
+
+
+def test_a_new_schedule_holds_from_where_it_resumes(
+    copied: Path, small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learning rates are those that a training with this config has at this step; momentum stays."""
+    small_cfg.OUTPUT_DIR, small_cfg.SOLVER.MAX_ITER = str(copied), 9
+    small_cfg.SOLVER.BASE_LR, small_cfg.SOLVER.STEPS = 0.5, (2,)
+    monkeypatch.setattr(Trainer, "new_schedule", True)
+    trainer = Trainer(small_cfg)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 3
+    fresh = Trainer(small_cfg)
+    for _ in range(3):
+        fresh.optimizer.step()
+        fresh.scheduler.step()
+    rates, expected = ([g["lr"] for g in each.optimizer.param_groups] for each in (trainer, fresh))
+    assert rates == pytest.approx(expected)
+    trainer.optimizer.step()
+    trainer.scheduler.step()
+    fresh.scheduler.step()
+    rates, expected = ([g["lr"] for g in each.optimizer.param_groups] for each in (trainer, fresh))
+    assert rates == pytest.approx(expected)
+    assert any("momentum_buffer" in state for state in trainer.optimizer.state.values())
+
+
+def test_without_the_flag_it_is_refused(copied: Path, small_cfg: CfgNode) -> None:
+    small_cfg.OUTPUT_DIR, small_cfg.SOLVER.BASE_LR = str(copied), 0.5
+    with pytest.raises(
+        UserError, match="SOLVER.BASE_LR was 0.02 and is 0.5. Restore it, or give --new-schedule"
+    ):
+        Trainer(small_cfg).resume_or_load(resume=True)
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["within", "last"])
+def test_a_failing_evaluation_loses_nothing(
+    step: int,
+    shapes_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The training is saved first, the log says how to evaluate it, and the error keeps its traceback."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Trainer, "test", fail)
+    words = [
+        *STEPS,
+        "SOLVER.CHECKPOINT_PERIOD",
+        "100",
+        "TEST.EVAL_PERIOD",
+        str(step + 1) if step < 2 else "0",
+    ]
+    with pytest.raises(ZeroDivisionError):
+        run_here(*arguments(MASK, tmp_path, *words))
+    name = f"model_{step:07d}.pth" if step < 2 else "model_final.pth"
+    assert last_intact_checkpoint(tmp_path) == tmp_path / name
+    assert (
+        f"--config-file {tmp_path / 'config.yaml'} --eval-only MODEL.WEIGHTS {tmp_path / name}" in caplog.text
+    )

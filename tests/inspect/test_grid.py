@@ -34,15 +34,9 @@ def test_the_middle_of_pooled_positions() -> None:
     assert GRID.pooled_centre(1) == (31, 6)  # of positions 2, 3 and 7, 8
 
 
-def test_paint_leaves_what_no_pooled_position_covers() -> None:
-    painted = GRID.paint(np.array([[0.25, 0.5]]), height=16, width=60)
-    expected = np.full((16, 60), np.nan)  # the third row and the fifth column are in no 2 x 2
-    expected[2:10, 1:21], expected[2:10, 21:41] = 0.25, 0.5
-    np.testing.assert_array_equal(painted, expected)
-
-
 @pytest.mark.parametrize("pooled", [(1, 1), (2, 2), (1, 2)])
 def test_paint_pixel_by_pixel(pooled: tuple[int, int]) -> None:
+    """A map that begins left of the image and ends above its last row, with an odd column."""
     grid = Grid(left=-3.3, top=1.7, width=7.9, height=5.3, rows=6, columns=7, pooled=pooled)
     weights = np.random.default_rng(0).random((6 // pooled[0], 7 // pooled[1]))
     painted = grid.paint(weights, height=40, width=50)
@@ -53,7 +47,3 @@ def test_paint_pixel_by_pixel(pooled: tuple[int, int]) -> None:
             is_covered = i is not None and row < len(weights) and column < weights.shape[1]
             expected = weights[row, column] if is_covered else np.nan
             np.testing.assert_equal(painted[y, x], expected)
-
-
-def test_an_image_smaller_than_the_map() -> None:
-    assert GRID.paint(np.array([[0.25, 0.5]]), height=3, width=5).shape == (3, 5)

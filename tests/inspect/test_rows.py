@@ -5,70 +5,44 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from block_cases import PAIRWISE, SUBSAMPLE
 from reference import reference_rows
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nl_detectron import NonLocalBlock
 from nl_detectron.inspect import attention_rows, query_dependence
 from nl_detectron.inspect import rows as rows_module
-
-PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 
 
 def make_block(pairwise: str = "embedded_gaussian", **options: object) -> NonLocalBlock:
     return NonLocalBlock(8, pairwise=pairwise, **options).double().eval()
 
 
-@pytest.mark.parametrize("subsample", ["input", "embedding", "none"])
+@pytest.mark.parametrize(
+    ("shape", "pooled"),
+    [((2, 8, 5, 4), (2, 2)), ((1, 8, 6), (6,)), ((1, 8, 2, 4, 6), (2, 2, 3))],
+    ids=["2-D", "1-D", "3-D"],
+)
+@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("subsample", SUBSAMPLE)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_the_rows_are_those_of_the_equations(pairwise: str, subsample: str) -> None:
-    block = make_block(pairwise, subsample=subsample)
-    x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
-    positions = torch.tensor([7, 0, 19])
+def test_the_rows_are_those_of_the_equations(
+    pairwise: str, subsample: str, scale: bool, shape: tuple[int, ...], pooled: tuple[int, ...]
+) -> None:
+    options = {"subsample": subsample, "scale": scale}
+    block, x = make_block(pairwise, dim=len(pooled), **options), torch.randn(shape, dtype=torch.float64)
+    positions = torch.tensor([4, 0, 5])
     rows = attention_rows(block, x, positions)
-    assert rows.shape == ((2, 3, 5, 4) if subsample == "none" else (2, 3, 2, 2))
-    expected = reference_rows(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True)
-    torch.testing.assert_close(rows.flatten(2), expected[:, positions])
-
-
-def test_without_scale() -> None:
-    block, x = make_block(scale=False), torch.randn(1, 8, 4, 4, dtype=torch.float64)
-    expected = reference_rows(
-        x, block.state_dict(), pairwise="embedded_gaussian", subsample="input", scale=False
-    )
-    torch.testing.assert_close(attention_rows(block, x, torch.arange(16)).flatten(2), expected)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 6), (1, 8, 2, 4, 6)], ids=["1-D", "3-D"])
-def test_other_dimensions(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape, dtype=torch.float64)
-    block = make_block(dim=len(shape) - 2)
-    expected = reference_rows(
-        x, block.state_dict(), pairwise="embedded_gaussian", subsample="input", scale=True
-    )
-    torch.testing.assert_close(attention_rows(block, x, torch.tensor([3])).flatten(2), expected[:, 3:4])
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes how many values the largest tensor has that any operation returns."""
-
-    values = 0
-
-    def __torch_dispatch__(
-        self, func: object, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        out = func(*args, **(kwargs or {}))
-        self.values = max(self.values, out.numel() if isinstance(out, Tensor) else 0)
-        return out
+    assert rows.shape[2:] == (shape[2:] if subsample == "none" else pooled)
+    expected = reference_rows(x, block.state_dict(), pairwise=pairwise, **options)[:, positions]
+    torch.testing.assert_close(rows.flatten(2), expected)
 
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_only_the_rows_asked_for_are_computed(pairwise: str) -> None:
-    block, x = make_block(pairwise), torch.randn(1, 8, 64, 64, dtype=torch.float64)
-    with LargestTensor() as largest:
-        attention_rows(block, x, torch.tensor([5, 6, 7]))
-    assert 0 < largest.values <= x.numel()  # the matrix has 4096 x 1024, 128 times as many
+    """All rows of this map would take 2 TB."""
+    x = torch.randn(1, 8, 1024, 1024, dtype=torch.float64)
+    assert attention_rows(make_block(pairwise), x, torch.tensor([5, 6, 7])).isfinite().all()
 
 
 def pairs_of_cosines(rows: Tensor) -> float:
@@ -100,20 +74,6 @@ def test_some_rows_of_zeros_are_like_each_other() -> None:
     rows = reference_rows(x, block.state_dict(), pairwise="concatenation", subsample="input", scale=True)[0]
     assert 0 < (rows == 0).all(1).sum() < 20
     assert query_dependence(block, x) == pytest.approx(pairs_of_cosines(rows))
-
-
-def test_it_is_0_where_all_positions_attend_alike() -> None:
-    block, x = make_block(), torch.randn(1, 8, 6, 6, dtype=torch.float64)
-    torch.nn.init.zeros_(block.theta.weight)
-    torch.nn.init.ones_(block.theta.bias)
-    assert query_dependence(block, x) == pytest.approx(0, abs=1e-12)
-
-
-def test_it_is_near_one_half_where_each_looks_elsewhere() -> None:
-    """Each of 64 positions at itself alone: 1/2 for all pairs but those of a position with itself."""
-    block = NonLocalBlock(64, pairwise="gaussian", subsample="none", scale=False).eval()
-    x = 30 * torch.eye(64).view(1, 64, 8, 8)
-    assert query_dependence(block, x) == pytest.approx(0.5 * 63 / 64)
 
 
 def test_half_precision_is_computed_in_float32() -> None:

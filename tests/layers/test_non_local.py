@@ -14,8 +14,6 @@ from nl_detectron import NonLocalBlock
 
 SIZES = {1: (7,), 2: (5, 4), 3: (2, 3, 4)}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LAYOUTS = ("contiguous", "channels last")
-HALF = (torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("dim", SIZES)
@@ -30,15 +28,6 @@ def test_equals_the_equations(pairwise: str, subsample: str, dim: int, norm: str
     expected = reference_block(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=scale)
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
     assert not block(x).equal(x)
-
-
-@pytest.mark.parametrize("subsample", SUBSAMPLE)
-@pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_float32_is_close_to_the_equations(pairwise: str, subsample: str) -> None:
-    block = randomize(NonLocalBlock(8, pairwise=pairwise, subsample=subsample, norm="")).eval()
-    x = torch.randn(1, 8, 5, 7)
-    expected = reference_block(x, block.state_dict(), pairwise=pairwise, subsample=subsample, scale=True)
-    torch.testing.assert_close(block(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -56,20 +45,6 @@ def test_gradients(pairwise: str, dim: int, subsample: str, norm: str) -> None:
         return torch.func.functional_call(block, dict(zip(parameters, values, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(call, (x, *parameters.values()))
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
-@pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_new_block_is_the_identity(pairwise: str, norm: str, training: bool, dtype: torch.dtype) -> None:
-    for dim, size in SIZES.items():
-        for subsample in SUBSAMPLE:
-            block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
-            x = torch.randn(2, 32, *size).to(dtype)
-            out = block.to(dtype).train(training)(x)
-            assert out.dtype == dtype
-            assert out.equal(x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -109,11 +84,12 @@ def test_new_block_learns(pairwise: str, norm: str) -> None:
 @pytest.mark.parametrize("norm", ["BN", "naiveSyncBN", "GN", "FrozenBN", ""])
 @pytest.mark.parametrize("subsample", SUBSAMPLE)
 @pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_empty_batch_and_smallest_maps(pairwise: str, subsample: str, norm: str, training: bool) -> None:
+def test_new_block_is_the_identity(pairwise: str, subsample: str, norm: str, training: bool) -> None:
+    """On a map, on the smallest ones, and for an empty batch."""
     for dim in SIZES:
         block = NonLocalBlock(32, dim=dim, pairwise=pairwise, subsample=subsample, norm=norm)
         block.train(training)
-        for batch, side in ((0, 4), (1, 1), (2, 1), (1, 3)):
+        for batch, side in ((0, 4), (1, 1), (2, 1), (1, 3), (2, 6)):
             x = torch.randn(batch, 32, *[side] * dim, requires_grad=True)
             z = block(x)
             assert z.equal(x)
@@ -123,22 +99,20 @@ def test_empty_batch_and_smallest_maps(pairwise: str, subsample: str, norm: str,
         assert all(b.isfinite().all() for b in statistics)
 
 
-def test_a_side_of_one_is_not_pooled() -> None:
-    block = NonLocalBlock(4, pairwise="dot_product", norm="")
-    seen = []
-    block.phi.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
-    for size in ((1, 6), (5, 1), (1, 1), (5, 6)):
-        block(torch.randn(1, 4, *size))
-    assert [tuple(shape) for shape in seen] == [(1, 3), (2, 1), (1, 1), (2, 3)]
-
-
-def test_time_is_not_pooled() -> None:
-    seen = []
-    for dim, size in SIZES.items():
-        block = NonLocalBlock(4, dim=dim)
-        block.g.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
-        block(torch.randn(1, 4, *size))
-    assert [tuple(shape) for shape in seen] == [(7,), (2, 2), (2, 1, 2)]
+@pytest.mark.parametrize(
+    ("size", "pooled"),
+    [
+        ((1, 6), (1, 3)),
+        ((5, 1), (2, 1)),
+        ((1, 1), (1, 1)),
+        ((5, 6), (2, 3)),
+        ((7,), (7,)),
+        ((2, 3, 4), (2, 1, 2)),
+    ],
+)
+def test_time_and_a_side_of_one_are_not_pooled(size: tuple[int, ...], pooled: tuple[int, ...]) -> None:
+    _, phi, g = NonLocalBlock(4, dim=len(size)).embed(torch.randn(1, 4, *size))
+    assert phi.shape == g.shape == (1, 2, *pooled)
 
 
 def test_initialisation() -> None:
@@ -219,14 +193,12 @@ def test_norm_of_single_values_leaves_no_parameter_without_gradient(norm: str) -
     ("arguments", "message"),
     [
         ({"pairwise": "softmax"}, "pairwise must be one of 'gaussian', .*got 'softmax'"),
-        ({"pairwise": 1}, "pairwise must be one of .*got 1"),
         ({"subsample": True}, "subsample must be one of 'input', .*got True"),
         ({"dim": 4}, "dim must be one of 1, 2, 3; got 4"),
         ({"reduction": 5}, "reduction must be a positive integer that divides the 32 .*got 5"),
         ({"reduction": 0}, "reduction must be .*got 0"),
         ({"reduction": 2.0}, "reduction must be .*got 2.0"),
         ({"scale": 1}, "scale must be one of True, False; got 1"),
-        ({"norm": 3}, "norm must be a norm that .*got 3"),
         ({"norm": "LayerNorm"}, "norm must be a norm that .*got 'LayerNorm'"),
         ({"norm": "GN", "in_channels": 48}, "norm must be a norm .* for 48 channels; got 'GN'"),
         ({"in_channels": 0}, "in_channels must be a positive integer; got 0"),

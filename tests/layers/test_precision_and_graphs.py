@@ -41,9 +41,12 @@ def test_autocast(pairwise: str) -> None:
 def test_scripting_and_tracing(pairwise: str) -> None:
     """A graph has the way that suits all sizes, so that sums may be rounded in another order."""
     block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
-    x, other = torch.randn(1, 8, 5, 6), torch.randn(2, 8, 7, 4)
+    x, other = torch.randn(1, 8, 5, 6, requires_grad=True), torch.randn(2, 8, 7, 4)
+    z, scripted = block(x), torch.jit.script(block)(x)
+    torch.testing.assert_close(scripted, z, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(out.square().sum(), x) for out in (scripted, z)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(torch.jit.script(block)(x), block(x), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(torch.jit.trace(block, x)(other), block(other), rtol=1e-5, atol=1e-5)
 
 
@@ -69,15 +72,6 @@ def test_compiling(pairwise: str) -> None:
     with torch.no_grad():
         for x in (torch.randn(1, 8, 5, 6), torch.randn(2, 8, 7, 4)):
             torch.testing.assert_close(compiled(x), block(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_scripted_gradients(pairwise: str) -> None:
-    block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
-    x = torch.randn(2, 8, 5, 6, requires_grad=True)
-    (expected,) = torch.autograd.grad(block(x).square().sum(), x)
-    (scripted,) = torch.autograd.grad(torch.jit.script(block)(x).square().sum(), x)
-    torch.testing.assert_close(scripted, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -112,16 +106,6 @@ def test_gradients_of_mixed_layouts(
     expected = torch.autograd.grad(block(x), inputs, dz)
     gradients = torch.autograd.grad(block(STRIDES[layout_of_x](x)), inputs, STRIDES[layout_of_dz](dz))
     torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("norm", ["BN", "GN", "FrozenBN", ""])
-@pytest.mark.parametrize("pairwise", PAIRWISE)
-def test_float16_saturates(pairwise: str, norm: str, training: bool) -> None:
-    """Of the sum too: x itself may be close to 65504, and so may W_z y."""
-    block = randomize(NonLocalBlock(32, pairwise=pairwise, norm=norm)).half().train(training)
-    x = (20000 * torch.randn(2, 32, 6, 6)).clamp(-65504, 65504).half()
-    assert block(x).isfinite().all()
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e4])

@@ -67,8 +67,8 @@ def check_refused(
         ("list.pth", lambda path: torch.save([1], path), "{path}"),
         (
             "wrapped.pth",
-            lambda path: torch.save({"state_dict": {"a": torch.ones(1)}}, path),
-            "{path} does not hold tensors by their names: 'state_dict' is a dict. Save the state dict alone.",
+            lambda path: torch.save({"state_dict": {"a": torch.ones(1), "b": {}}}, path),
+            "{path} does not hold tensors by their names: 'b' is a dict. Save the state dict alone.",
         ),
         ("model.pth", lambda path: torch.save(torch.nn.Linear(1, 1), path), UNREADABLE + "it holds more"),
     ],
@@ -113,13 +113,16 @@ def test_code_in_a_checkpoint_is_not_run(
     assert marker.exists()
 
 
+@pytest.mark.parametrize("flags", [(), ("--eval-only",), ("--eval-only", "--allow-mismatch")])
 @pytest.mark.parametrize("name", ["other.pth", "other.pkl"])
-def test_another_architecture_is_not_evaluated(name: str, refused: Refused, tmp_path: Path) -> None:
+def test_nothing_of_another_architecture_fits(
+    name: str, flags: tuple[str], refused: Refused, tmp_path: Path
+) -> None:
+    """In training too, which would start from random weights."""
     path = tmp_path / name
     torch.save(TENSORS, path) if name.endswith(".pth") else pickled(ARRAYS, path)
-    said = refused("--config-file", MASK, "--eval-only", "MODEL.WEIGHTS", str(path))
-    assert said.startswith(f"MODEL.WEIGHTS '{path}' does not hold all of this model: ")
-    assert "--allow-mismatch" in said
+    said = refused("--config-file", MASK, *flags, "MODEL.WEIGHTS", str(path))
+    assert said.startswith(f"MODEL.WEIGHTS '{path}' fits no tensor of this model: it has weight. ")
 
 
 def test_an_address_that_does_not_answer(

@@ -1,11 +1,15 @@
 """Config files: what is no config, and what a config says wrongly."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import detectron2.model_zoo
 import pytest
 
 from nl_detectron import model_zoo
+from nl_detectron.config import get_cfg
+from nl_detectron.engine.config_loading import merge_file
 
 BASELINE = model_zoo.get_config_file("quick_schedules/mask_rcnn_R_18_FPN_shapes.yaml")
 RETINANET = """
@@ -45,3 +49,32 @@ def test_config_files(content: str, message: str, refused: Refused, tmp_path: Pa
         assert part in said
         said = said.partition(part)[2]
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("where", ["file", "base", "key", "recursive"])
+def test_code_in_a_config_is_not_run(where: str, refused: Refused, tmp_path: Path) -> None:
+    """Detectron2 would follow these tags."""
+    marker, file = tmp_path.parent / f"{tmp_path.name}_ran", tmp_path / "evil.yaml"
+    evil = f"!!python/object/apply:os.system ['touch {marker}']"
+    content = f"? {evil}\n: 1" if where == "key" else f"MODEL: &again {{DEVICE: {evil}}}"
+    file.write_text(content if where != "recursive" else f"MODEL: &again {{a: *again, DEVICE: {evil}}}")
+    config = file
+    if where == "base":
+        config = tmp_path / "config.yaml"
+        config.write_text("_BASE_: evil.yaml")
+    said = refused("--config-file", str(config))
+    assert said.startswith(
+        f"{file} would run code, by its tag !!python/object/apply:os.system. Write the value"
+    )
+    assert not marker.exists()
+
+
+def test_detectron2s_own_tags_are_followed(tmp_path: Path) -> None:
+    """The sizes of RetinaNet's anchors are a formula, in its own file and in a copy of it."""
+    own = Path(detectron2.model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+    for folder in (own.parents[1], tmp_path):
+        if folder == tmp_path:
+            shutil.copy(own.parents[1] / "Base-RetinaNet.yaml", tmp_path)
+        cfg = get_cfg()
+        merge_file(cfg, str(folder / "Base-RetinaNet.yaml"))
+        assert cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] == [32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)]

@@ -1,16 +1,14 @@
-"""Data sets: what cannot be read, and what would stop or spoil a run."""
+"""Data sets that are registered without --register-coco come through the same door."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.structures import BoxMode
 
-from nl_detectron.data import check_records
-from nl_detectron.errors import UserError
+from nl_detectron.engine import read_dataset
 
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
@@ -35,7 +33,7 @@ def of_object(**fields: object) -> Change:
 
 @pytest.fixture
 def register(shapes_root: Path, tmp_path: Path) -> Register:
-    """Register a changed copy of a data set as Detectron2's own are, unread; the folder of its images."""
+    """Register a changed copy of a data set as Detectron2's own are, unread; its JSON."""
 
     def register_changed(change: Change, kind: str = "instances") -> Path:
         source, file = shapes_root / "shapes", tmp_path / "changed.json"
@@ -46,7 +44,7 @@ def register(shapes_root: Path, tmp_path: Path) -> Register:
         names = {key: metadata.get(key) for key in ("thing_classes", "keypoint_names", "keypoint_flip_map")}
         names = {key: value for key, value in names.items() if value}
         register_coco_instances("changed", names, str(file), str(source / "val"))
-        return source / "val"
+        return file
 
     return register_changed
 
@@ -54,30 +52,80 @@ def register(shapes_root: Path, tmp_path: Path) -> Register:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda dataset: dataset["images"].clear(), "DATASETS.TEST 'changed' has no images."),
-        (of_object(bbox=None), "bbox must be 4 finite numbers with a bbox_mode; got None. Correct it, or"),
-        (of_object(bbox=[1, 2, 3]), "changed: object 1 of {images}/000000000000.jpg: bbox must be 4 finite"),
-        (
-            of_object(bbox=[1, 2, 3, float("nan")]),
-            "4 finite numbers with a bbox_mode; got [1, 2, 3, nan]",
-        ),
-        (of_object(bbox=[1, 2, 3, "4"]), "must be 4 finite numbers with a bbox_mode; got [1, 2, 3, '4']"),
-        (of_object(bbox=[9, 9, 9, -3]), "bbox must have sides of 0 or more; got [9, 9, 9, -3]"),
-        (of_object(segmentation=[[float("nan")] * 6]), "segmentation must be polygons of 6 or more finite"),
-        (of_object(segmentation=[["a"] * 6]), "segmentation must be polygons of 6 or more finite numbers"),
+        (lambda dataset: dataset["images"].clear(), "{file} has no list of images"),
+        (of_object(bbox=[1, 2, 3], segmentation=None), "{file} is refused. bbox that is no box"),
+        (of_object(bbox=[9, 9, 9, -3], segmentation=None), "annotation 2 of 000000000000.jpg: [9, 9, 9, -3]"),
+        (of_object(segmentation=[["a"] * 6]), "segmentation that is neither polygons nor RLE"),
+        (of_object(segmentation=None), "1 objects without a mask (segmentation), as annotation 2 of"),
     ],
 )
-def test_annotations(change: Change, message: str, register: Register, refused: Refused) -> None:
-    images = register(change)
-    said = refused("--config-file", MASK, "--eval-only", "DATASETS.TEST", "('changed',)")
-    assert message.format(images=images) in said
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_annotations(change: Change, message: str, key: str, register: Register, refused: Refused) -> None:
+    file = register(change)
+    said = refused("--config-file", MASK, f"DATASETS.{key}", "('changed',)")
+    assert message.format(file=file) in said
 
 
 @pytest.mark.parametrize("keypoints", [[1, 2, 2] * 5, [float("nan"), 2, 2] * 17], ids=["few", "nan"])
 def test_keypoints(keypoints: list, register: Register, refused: Refused) -> None:
     register(of_object(keypoints=keypoints), "person_keypoints")
     said = refused("--config-file", KEYPOINT, "--eval-only", "DATASETS.TEST", "('changed',)")
-    assert "keypoints must be 51 finite numbers; got" in said
+    assert "keypoints that are not 3 finite numbers each for the 17 names (1: " in said
+
+
+def test_what_is_mended_is_read(register: Register, tmp_path: Path) -> None:
+    """By the loader and by the evaluation, under the same name, also if the user's own function loads it."""
+    file = register(of_object(iscrowd="1", ignore=0))
+    before, images = file.read_bytes(), MetadataCatalog.get("changed").image_root
+    for own in (False, True):
+        if own:
+            DatasetCatalog.remove("changed"), MetadataCatalog.remove("changed")
+            DatasetCatalog.register("changed", lambda: [{"file_name": "a.jpg", "own": True}])
+            MetadataCatalog.get("changed").set(json_file=str(file), image_root=images, evaluator_type="coco")
+        records = read_dataset("DATASETS.TEST", "changed")
+        metadata = MetadataCatalog.get("changed")
+        assert metadata.json_file != str(file)
+        assert json.loads(Path(metadata.json_file).read_text())["annotations"][1]["iscrowd"] == 1
+        assert records == [{"file_name": "a.jpg", "own": True}] if own else len(records) > 1
+        assert "iscrowd" in metadata.mended
+        assert read_dataset("DATASETS.TEST", "changed") == records  # once is enough
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("INPUT.MASK_FORMAT polygon", "has masks in RLE. Set INPUT.MASK_FORMAT to bitmask."),
+        ("INPUT.MASK_FORMAT bitmask MODEL.ROI_HEADS.NUM_CLASSES 7", "NUM_CLASSES is 7, but 'changed' has 4"),
+    ],
+)
+def test_what_the_config_cannot_learn(
+    options: str, message: str, register: Register, refused: Refused
+) -> None:
+    def to_rle(dataset: dict) -> None:
+        for image in dataset["images"]:
+            size = [image["height"], image["width"]]
+            for object_ in dataset["annotations"]:
+                if object_["image_id"] == image["id"]:
+                    object_["segmentation"] = {"size": size, "counts": [40, 400, size[0] * size[1] - 440]}
+
+    register(to_rle)
+    said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)", *options.split())
+    assert message in said
+
+
+def test_no_masks_and_no_objects(register: Register, refused: Refused) -> None:
+    def without_masks(dataset: dict) -> None:
+        for object_ in dataset["annotations"]:
+            del object_["segmentation"]
+
+    register(without_masks)
+    said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)")
+    assert "'changed' has no masks. Set MODEL.MASK_ON to False." in said
+    DatasetCatalog.remove("changed"), MetadataCatalog.remove("changed")
+    register(lambda dataset: dataset.pop("annotations"))
+    said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)")
+    assert "'changed' has no objects to learn from." in said
 
 
 @pytest.mark.parametrize("content", ["", '{"images": ['])
@@ -110,58 +158,3 @@ def test_missing_files(missing: str, refused: Refused, tmp_path: Path) -> None:
 def test_names(name: str, message: str, refused: Refused) -> None:
     said = refused("--config-file", MASK, "DATASETS.TRAIN", f"('{name}',)")
     assert said.startswith(f"DATASETS.TRAIN names {message}")
-
-
-def records(**fields: object) -> list[dict]:
-    """Two images with two objects each, the last one of which has these fields; None drops one."""
-    object_ = {"bbox": [10, 10, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1, "iscrowd": 0}
-    object_["segmentation"] = [[10, 10, 30, 10, 30, 30]]
-    last = {key: value for key, value in {**object_, **fields}.items() if value is not None}
-    images = [{"file_name": f"{name}.jpg", "height": 40, "width": 60} for name in "ab"]
-    return [{**images[0], "annotations": [object_, object_]}, {**images[1], "annotations": [object_, last]}]
-
-
-RLE = {"size": [40, 60], "counts": "a"}
-CATEGORIES = "category_id must be from 0 to 1, as in thing_classes; got"
-POLYGONS = "segmentation must be polygons of 6 or more finite numbers"
-
-
-@pytest.mark.parametrize(
-    ("fields", "mask_format", "message"),
-    [
-        ({"bbox_mode": None}, None, "bbox must be 4 finite numbers with a bbox_mode"),
-        ({"bbox": None}, None, "bbox must be 4 finite numbers with a bbox_mode; got None"),
-        ({"bbox": 5}, None, "bbox must be 4 finite numbers with a bbox_mode; got 5"),
-        ({"bbox": [9, 9, 3, 12], "bbox_mode": BoxMode.XYXY_ABS}, None, "bbox must have sides of 0 or more"),
-        ({"category_id": 2}, None, f"{CATEGORIES} 2"),
-        ({"category_id": -1}, None, f"{CATEGORIES} -1"),
-        ({"category_id": "a"}, None, f"{CATEGORIES} 'a'"),
-        ({"category_id": None}, None, f"{CATEGORIES} None"),
-        ({"segmentation": [[1, 1, 2, 2]]}, None, POLYGONS),
-        ({"segmentation": [[1, 1, 2, 2, 3, 3, 4]]}, None, POLYGONS),
-        ({"segmentation": None}, "polygon", "segmentation must be polygons .*; got None"),
-        (
-            {"segmentation": RLE},
-            "polygon",
-            "segmentation must be polygons .or RLE, with INPUT.MASK",
-        ),
-        ({"segmentation": None}, "bitmask", "segmentation must be polygons or RLE; got None"),
-    ],
-)
-def test_records(fields: dict, mask_format: str | None, message: str) -> None:
-    """Of a data set that Detectron2 did not read from COCO's JSON."""
-    MetadataCatalog.get("custom").set(thing_classes=["a", "b"])
-    check_records("custom", records(), mask_format)
-    with pytest.raises(UserError, match=f"^custom: object 1 of b.jpg: {message}") as error:
-        check_records("custom", records(**fields), mask_format)
-    assert "\n" not in str(error.value)
-
-
-def test_other_right_records() -> None:
-    """Without objects, without sizes, of RLE, and of rotated boxes, which are not looked into."""
-    check_records("custom", [{"file_name": "a.jpg"}])
-    without_sizes = [{**record} for record in records()]
-    del without_sizes[0]["height"], without_sizes[0]["width"]
-    check_records("custom", without_sizes, "polygon")
-    check_records("custom", records(segmentation=RLE), "bitmask")
-    check_records("custom", records(bbox=[1, 2, 3, 4, 90], bbox_mode=BoxMode.XYWHA_ABS))

@@ -1,7 +1,9 @@
 """Whole detectors: baseline checkpoints of every format are a warm start, and nothing crashes on
 nothing."""
 
+import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 
-
-def baseline_of(cfg: CfgNode) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = "KRCNNConvDeconvUpsampleHead"
-    return cfg
+from nl_detectron.config import baseline_of
 
 
 def save_pth(model: torch.nn.Module, folder: Path) -> Path:
@@ -32,52 +29,6 @@ def save_zoo_pkl(model: torch.nn.Module, folder: Path) -> Path:
     path = folder / "baseline.pkl"
     path.write_bytes(pickle.dumps({"model": state, "__author__": "test"}))
     return path
-
-
-@pytest.mark.parametrize("save", [save_pth, save_zoo_pkl])
-@pytest.mark.parametrize("kind", ["mask", "keypoint"])
-def test_baseline_checkpoint_is_a_warm_start(
-    kind: str,
-    save: object,
-    mask_cfg: CfgNode,
-    keypoint_cfg: CfgNode,
-    photo: np.ndarray,
-    tmp_path: Path,
-) -> None:
-    """Exactly the blocks' tensors are missing from it, and detections are the same, to the bit."""
-    cfg = mask_cfg if kind == "mask" else keypoint_cfg
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # an untrained model is sure of nothing
-    torch.manual_seed(1)
-    baseline = build_model(baseline_of(cfg))
-    cfg.MODEL.WEIGHTS = str(save(baseline, tmp_path))
-    torch.manual_seed(2)
-    predictor = DefaultPredictor(cfg)
-
-    state, loaded = predictor.model.state_dict(), baseline.state_dict()
-    assert all(state[name].equal(tensor) for name, tensor in loaded.items())
-    torch.manual_seed(2)
-    new = build_model(cfg).state_dict()
-    missing = set(state) - set(loaded)
-    assert all("non_local_" in name and state[name].equal(new[name]) for name in missing)
-    assert sum("non_local_" in name for name in state) == len(missing)
-
-    baseline_predictor = DefaultPredictor(_with_weights(baseline_of(cfg), str(save(baseline, tmp_path))))
-    _assert_same_detections(predictor(photo), baseline_predictor(photo), kind)
-
-
-def _with_weights(cfg: CfgNode, weights: str) -> CfgNode:
-    cfg.MODEL.WEIGHTS = weights
-    return cfg
-
-
-def _assert_same_detections(outputs: dict, expected: dict, kind: str) -> None:
-    ours, theirs = outputs["instances"], expected["instances"]
-    assert len(ours) == len(theirs) > 0
-    assert ours.pred_boxes.tensor.equal(theirs.pred_boxes.tensor)
-    assert ours.scores.equal(theirs.scores)
-    assert ours.pred_classes.equal(theirs.pred_classes)
-    field = "pred_masks" if kind == "mask" else "pred_keypoints"
-    assert ours.get(field).equal(theirs.get(field))
 
 
 def caffe2_name(name: str) -> str:
@@ -93,29 +44,57 @@ def caffe2_name(name: str) -> str:
     return f"{stage}_{block}_branch{branch}_{suffix[tail]}"
 
 
-def test_caffe2_backbone_is_a_warm_start(mask_cfg: CfgNode, photo: np.ndarray, tmp_path: Path) -> None:
-    """Caffe2 has no statistics of its BN, and underscores for dots: no `__author__` is in the file."""
-    mask_cfg.MODEL.RESNETS.NORM = "FrozenBN"
-    mask_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    state = build_model(baseline_of(mask_cfg)).backbone.bottom_up.state_dict()
+def save_caffe2(model: torch.nn.Module, folder: Path) -> Path:
+    """Of the backbone alone, without statistics of its BN, underscores for dots, and no `__author__`."""
+    state = model.backbone.bottom_up.state_dict()
     blobs = {caffe2_name(name): tensor.numpy() for name, tensor in state.items() if "running" not in name}
-    path = tmp_path / "R-18.pkl"
+    path = folder / "R-18.pkl"
     path.write_bytes(pickle.dumps({"blobs": blobs}))
+    return path
 
-    torch.manual_seed(2)
-    new = build_model(mask_cfg).state_dict()
-    mask_cfg.MODEL.WEIGHTS = str(path)
-    torch.manual_seed(2)  # the heads, which the file has not, are the same in both
-    baseline = DefaultPredictor(baseline_of(mask_cfg))
-    torch.manual_seed(2)
-    predictor = DefaultPredictor(mask_cfg)
-    after, expected = predictor.model.state_dict(), baseline.model.state_dict()
-    assert expected["backbone.bottom_up.stem.conv1.weight"].equal(state["stem.conv1.weight"])
-    assert all(after[name].equal(tensor) for name, tensor in expected.items())
-    missing = set(after) - set(expected)
-    assert all("non_local_" in name and after[name].equal(new[name]) for name in missing)
-    assert len(missing) == 12
-    _assert_same_detections(predictor(photo), baseline(photo), "mask")
+
+@pytest.mark.parametrize(
+    ("kind", "save"),
+    [*itertools.product(("mask", "keypoint"), (save_pth, save_zoo_pkl)), ("mask", save_caffe2)],
+)
+def test_baseline_checkpoint_is_a_warm_start(
+    kind: str,
+    save: Callable[[torch.nn.Module, Path], Path],
+    mask_cfg: CfgNode,
+    keypoint_cfg: CfgNode,
+    photo: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    """Exactly the blocks' tensors are missing from it, and detections are the same, to the bit."""
+    cfg = mask_cfg if kind == "mask" else keypoint_cfg
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # an untrained model is sure of nothing
+    if save == save_caffe2:
+        cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    torch.manual_seed(1)
+    trained = build_model(baseline_of(cfg))
+    cfg.MODEL.WEIGHTS = str(save(trained, tmp_path))
+    seeded = []
+    for build, config in ((build_model, cfg), (DefaultPredictor, baseline_of(cfg)), (DefaultPredictor, cfg)):
+        torch.manual_seed(2)  # the heads, which Caffe2's file lacks, are the same in all
+        seeded.append(build(config))
+    new, baseline, predictor = seeded
+    state, expected = predictor.model.state_dict(), baseline.model.state_dict()
+    loaded = [name for name in trained.state_dict() if save != save_caffe2 or "bottom_up" in name]
+    weights = [name for name in loaded if "running" not in name]
+    assert all(state[name].equal(trained.state_dict()[name]) for name in weights)
+    assert all(state[name].equal(tensor) for name, tensor in expected.items())
+    missing = state.keys() - expected.keys()
+    assert all("non_local_" in name and state[name].equal(new.state_dict()[name]) for name in missing)
+    assert len(missing) == (12 if kind == "mask" else 48)
+    assert_same_detections(predictor(photo), baseline(photo), kind)
+
+
+def assert_same_detections(outputs: dict, expected: dict, kind: str) -> None:
+    ours, theirs = outputs["instances"], expected["instances"]
+    assert len(ours) == len(theirs) > 0
+    assert ours.pred_boxes.tensor.equal(theirs.pred_boxes.tensor)
+    for field in ("scores", "pred_classes", "pred_masks" if kind == "mask" else "pred_keypoints"):
+        assert ours.get(field).equal(theirs.get(field))
 
 
 def training_input(kind: str, count: int) -> dict[str, object]:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
-from runs import KEYPOINT, MASK
-from torch import Tensor
+from runs import KEYPOINT, MASK, registrations_forgotten
 
 from nl_detectron import NonLocalBlock, model_zoo
 from nl_detectron.config import baseline_of
@@ -26,14 +25,16 @@ def save(config: str, path: Path, of_baseline: bool = True) -> Path:
 
 
 @pytest.fixture
-def check(shapes_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Run the tool; its exit code, or the line it ends with, and what it prints."""
+def check(
+    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Check:
+    """Run the tool with the weights of MASK's baseline; its exit code or last line, and what it prints."""
+    weights = save(MASK, tmp_path / "baseline.pth")
 
-    def run(config: str, weights: object, *arguments: str, threshold: float = 0.0) -> tuple[object, str]:
-        options = ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(threshold)]
-        sizes = ["INPUT.MIN_SIZE_TEST", "96", "MODEL.WEIGHTS", str(weights)]
-        argv = ["check_identity.py", "--config-file", config, *arguments, *options, *sizes]
-        monkeypatch.setattr(sys, "argv", argv)
+    def run(*words: object, config: str = MASK, weights: object = weights) -> tuple[object, str]:
+        options = ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 96, "MODEL.WEIGHTS", weights]
+        argv = ["check_identity.py", "--config-file", config, *words, *options]
+        monkeypatch.setattr(sys, "argv", [*map(str, argv)])
         with pytest.raises(SystemExit) as stopped:
             check_identity.main()
         return stopped.value.code, capsys.readouterr().out
@@ -44,10 +45,10 @@ def check(shapes_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("config", "compared"),
     [(MASK, "p2 p6 pred_boxes scores pred_classes pred_masks"), (KEYPOINT, "p2 pred_boxes pred_keypoints")],
-    ids=["mask", "keypoint"],
 )
 def test_new_blocks_change_nothing(config: str, compared: str, check: Check, tmp_path: Path) -> None:
-    code, printed = check(config, save(config, tmp_path / "baseline.pth"), "--images", "2")
+    weights = save(config, tmp_path / "own.pth")
+    code, printed = check("--images", "2", config=config, weights=weights)
     assert code == 0
     header = next(line for line in printed.splitlines() if line.startswith("| image"))
     assert set(compared.split()) <= set(header.split())
@@ -55,53 +56,37 @@ def test_new_blocks_change_nothing(config: str, compared: str, check: Check, tmp
     assert "new, as expected" in printed
 
 
-def test_an_image_of_the_users(check: Check, shapes_root: Path, tmp_path: Path) -> None:
-    file = shapes_root / "shapes" / "train" / "000000000003.jpg"
-    code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), "--input", str(file))
-    assert code == 0
-    assert "| 000000000003.jpg |" in printed
-
-
-def test_a_set_of_other_metrics(check: Check, shapes_root: Path, tmp_path: Path) -> None:
+def test_a_set_of_other_metrics(check: Check) -> None:
     """Panoptic ones, for instance: nothing is evaluated here."""
-    source = shapes_root / "shapes"
-    DatasetCatalog.register("others", lambda: DatasetCatalog.get("shapes_val"))
-    MetadataCatalog.get("others").set(evaluator_type="coco_panoptic_seg", image_root=str(source / "val"))
-    try:
-        weights = save(MASK, tmp_path / "baseline.pth")
-        code, _ = check(MASK, weights, "--images", "1", "DATASETS.TEST", "('others',)")
-        assert code == 0
-    finally:
-        DatasetCatalog.remove("others")
-        MetadataCatalog.remove("others")
+    with registrations_forgotten():
+        DatasetCatalog.register("others", lambda: DatasetCatalog.get("shapes_val"))
+        MetadataCatalog.get("others").evaluator_type = "coco_panoptic_seg"
+        assert check("--images", "1", "DATASETS.TEST", "('others',)")[0] == 0
 
 
-def test_a_small_difference_is_found(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forward(self: NonLocalBlock, x: Tensor) -> Tensor:
-        return x * (1 + 2**-20)
-
-    monkeypatch.setattr(NonLocalBlock, "forward", forward)
-    code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), "--images", "1")
+def test_a_small_difference(check: Check, shapes_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an image of the user's."""
+    monkeypatch.setattr(NonLocalBlock, "forward", lambda self, x: x * (1 + 2**-20))
+    code, printed = check("--input", shapes_root / "shapes" / "train" / "000000000003.jpg")
     assert code == 1
-    assert "NOT identical: 000000000000.jpg." in printed
+    assert "NOT identical: 000000000003.jpg." in printed
 
 
-def test_nothing_is_shown_without_detections(check: Check, tmp_path: Path) -> None:
-    code, printed = check(MASK, save(MASK, tmp_path / "baseline.pth"), threshold=1.0)
+def test_nothing_is_shown_without_detections(check: Check) -> None:
+    code, printed = check("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0)
     assert code == 1
     assert "NOT shown: there is no detection to compare" in printed
 
 
 def test_what_is_refused(check: Check, tmp_path: Path) -> None:
-    own, baseline = save(MASK, tmp_path / "own.pth", of_baseline=False), save(MASK, tmp_path / "baseline.pth")
-    image = ("--input", "no.jpg")
-    for config, weights, words, message in (
-        (MASK, own, (), f"MODEL.WEIGHTS '{own}' has blocks. Give a checkpoint of the baseline."),
-        (MASK.replace("_nl", ""), baseline, (), "The config places no non-local blocks. Use one with nl in "),
-        (MASK, "", (), "MODEL.WEIGHTS "),
-        (KEYPOINT, baseline, (), f"MODEL.WEIGHTS '{baseline}' does not hold all of this model: "),
-        (MASK, baseline, image, "--input 'no.jpg' names no image."),
-        (MASK, baseline, ("--images", "0"), "There are no images to compare. Give --input, or DATASETS.TEST"),
+    own, baseline = save(MASK, tmp_path / "own.pth", of_baseline=False), tmp_path / "baseline.pth"
+    for words, options, message in (
+        ("", {"weights": own}, f"MODEL.WEIGHTS '{own}' has blocks. Give a checkpoint of the baseline."),
+        ("", {"config": MASK.replace("_nl", "")}, "The config places no non-local blocks. Use one with "),
+        ("", {"weights": ""}, "MODEL.WEIGHTS "),
+        ("", {"config": KEYPOINT}, f"MODEL.WEIGHTS '{baseline}' does not hold all of this model: "),
+        ("--input no.jpg", {}, "--input 'no.jpg' names no image."),
+        ("--images 0", {}, "There are no images to compare. Give --input, or DATASETS.TEST"),
     ):
-        code, _ = check(config, weights, *words)
+        code, _ = check(*words.split(), **options)
         assert code.startswith(f"error: {message}")

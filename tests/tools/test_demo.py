@@ -1,8 +1,9 @@
 """tools/demo.py: what it writes, and how it answers mistakes."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import demo
@@ -57,9 +58,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 @pytest.fixture
-def one_box(monkeypatch: pytest.MonkeyPatch) -> type[OneBox]:
+def one_box(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "Predictor", OneBox)
-    return OneBox
 
 
 @pytest.fixture
@@ -75,13 +75,12 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    frames = [np.full((96, 128, 3), level, np.uint8) for level in LEVELS]
-    return save_video(tmp_path / "video.mp4", frames, "mp4v")
+    return save_video(tmp_path / "video.mp4", [np.full((96, 128, 3), level, np.uint8) for level in LEVELS])
 
 
-def save_video(path: Path, frames: list[np.ndarray], codec: str) -> Path:
+def save_video(path: Path, frames: Sequence[np.ndarray], codec: str = "mp4v", fps: float = FPS) -> Path:
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), FPS, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
     for frame in frames:
         writer.write(frame)
     writer.release()
@@ -95,18 +94,13 @@ def read_frames(path: Path) -> list[np.ndarray]:
     return frames
 
 
-def save_weights(config: str, path: Path) -> Path:
-    cfg = model_zoo.get_config(config)
-    cfg.MODEL.DEVICE = "cpu"
-    torch.save({"model": build_model(cfg).state_dict()}, path)
-    return path
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [MASK, KEYPOINT], ids=["mask", "keypoint"])
 def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
     """Random weights are a little sure of everything, and never quite sure of anything."""
-    weights = save_weights(config, tmp_path / "model.pth")
+    cfg, weights = model_zoo.get_config(config), tmp_path / "model.pth"
+    cfg.MODEL.DEVICE = "cpu"
+    torch.save({"model": build_model(cfg).state_dict()}, weights)
     for threshold, is_drawn in ((0, True), (1, False)):
         words = ("--input", images, "--output", "out", "--confidence-threshold", threshold)
         code, printed = run(*words, "INPUT.MIN_SIZE_TEST", 64, "MODEL.WEIGHTS", weights, config=config)
@@ -119,48 +113,18 @@ def test_images(config: str, run: Run, images: Path, tmp_path: Path) -> None:
             assert (before != after).any() == is_drawn
 
 
-def test_one_image_to_a_file(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
-    code, printed = run("--input", images / "0.png", "--output", "new/out.jpg")
+def test_one_image_to_a_file(run: Run, one_box: None, images: Path, tmp_path: Path) -> None:
+    """The words after it are keys of the config; their threshold wins over the flag's."""
+    words = ("--output", "new/out.jpg", "--confidence-threshold", 0.25, "--input", images / "0.png")
+    code, printed = run(*words, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.7)
     assert code == 0
     assert "images written: 1" in printed
     assert cv2.imread(str(tmp_path / "new" / "out.jpg")).shape == (60, 90, 3)
+    assert OneBox.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.7
+    assert OneBox.cfg.MODEL.RETINANET.SCORE_THRESH_TEST == 0.25
 
 
-@pytest.mark.parametrize("words", ["--output out --input {} SEED 5", "--input {} --output out --opts SEED 5"])
-def test_keys_of_the_config(words: str, run: Run, one_box: type[OneBox], images: Path) -> None:
-    code, printed = run(*words.format(f"{images}/0.png {images}/1.png").split())
-    assert code == 0
-    assert "images written: 2" in printed
-    assert one_box.cfg.SEED == 5
-
-
-def test_a_file_that_is_called_like_a_key(run: Run, one_box: type[OneBox], images: Path) -> None:
-    (images / "0.png").rename("SEED")
-    code, _ = run("--output", "out.png", "--input", "SEED")
-    assert code == 0
-    assert Path("out.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "thresholds"),
-    [
-        ("", (0.5, 0.5, 0.5)),
-        ("--confidence-threshold 0.25", (0.25, 0.25, 0.25)),
-        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.7", (0.7, 0.5, 0.5)),
-    ],
-)
-def test_thresholds(
-    words: str, thresholds: tuple[float, ...], run: Run, one_box: type[OneBox], images: Path
-) -> None:
-    code, _ = run("--input", images, "--output", "out", *words.split())
-    assert code == 0
-    model = one_box.cfg.MODEL
-    combine = model.PANOPTIC_FPN.COMBINE
-    found = (model.ROI_HEADS.SCORE_THRESH_TEST, model.RETINANET.SCORE_THRESH_TEST)
-    assert (*found, combine.INSTANCES_CONFIDENCE_THRESH) == thresholds
-
-
-def test_broken_images_are_skipped(run: Run, one_box: type[OneBox], images: Path, tmp_path: Path) -> None:
+def test_broken_images_are_skipped(run: Run, one_box: None, images: Path, tmp_path: Path) -> None:
     (images / "0a.png").write_bytes((images / "0.png").read_bytes()[:999])
     cv2.imwrite(str(images / "1a.png"), np.zeros((1, 9, 3), np.uint8))
     code, printed = run("--input", images, "--output", "out")
@@ -172,9 +136,7 @@ def test_broken_images_are_skipped(run: Run, one_box: type[OneBox], images: Path
 
 
 @pytest.mark.parametrize(("output", "path"), [("new/out.mp4", "new/out.mp4"), ("new", "new/video.mp4")])
-def test_a_video(
-    output: str, path: str, run: Run, one_box: type[OneBox], video: Path, tmp_path: Path
-) -> None:
+def test_a_video(output: str, path: str, run: Run, one_box: None, video: Path, tmp_path: Path) -> None:
     code, printed = run("--video-input", video, "--output", output)
     assert code == 0
     assert f"frames written to '{path}': 6" in printed
@@ -187,8 +149,18 @@ def test_a_video(
     assert not changed[80:].any()
 
 
-def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path) -> None:
-    noise = list(np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8))
+@pytest.mark.parametrize(
+    ("fps", "drawn"), [(211.222, 211), (23.976, 23.976), (0, 25), (1e6, 25), (float("nan"), 25)]
+)
+def test_rates_that_mpeg_4_cannot_hold(fps: float, drawn: float, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    path = save_video(tmp_path / "video.mp4", noise, fps=demo.frame_rate(fps))
+    assert len(read_frames(path)) == 6
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(drawn)
+
+
+def test_a_video_that_ends_early(run: Run, one_box: None, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
     path = save_video(tmp_path / "video.avi", noise, "MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = len(read_frames(path))
@@ -210,18 +182,12 @@ def test_a_video_that_ends_early(run: Run, one_box: type[OneBox], tmp_path: Path
         ("--input a.gif --output out", "'out/a.gif' cannot be written. Give an --output with a suffix like"),
         ("--input SEED 5 --output out", "--input is empty. Is a shell variable unset?"),
         ("--input images --output out MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS 'no.pth'"),
-        (
-            "--input images --output out --confidence-threshold 50",
-            "--confidence-threshold must be from 0 to ",
-        ),
+        ("--input images --output out --confidence-threshold 50", "--confidence-threshold must be from "),
         ("--input images --output out MODEL.BACKBONE.NAME build_resnet_fpn_backbone", "MODEL.NON_LOCAL.RES4"),
         ("--video-input no.mp4 --output out", "--video-input 'no.mp4' does not exist."),
         ("--video-input a.gif --output out", "--video-input 'a.gif' is not a video that OpenCV reads."),
         ("--video-input video.mp4 --output .", "'video.mp4' would be overwritten. Give another --output."),
-        (
-            "--input images --output out MODEL.META_ARCHITECTURE ProposalNetwork",
-            "MODEL.META_ARCHITECTURE ProposalNetwork gives proposals, which are not drawn.",
-        ),
+        ("--webcam MODEL.META_ARCHITECTURE ProposalNetwork", "MODEL.META_ARCHITECTURE ProposalNetwork gives"),
         ("--webcam", "--webcam needs a display, and DISPLAY is not set. Use --video-input."),
     ],
 )
@@ -241,56 +207,27 @@ def test_mistakes(
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--output out", "one of the arguments --input --video-input --webcam is required"),
-        ("--input a.jpg --webcam", "argument --webcam: not allowed with argument --input"),
-    ],
-)
-def test_one_source(words: str, message: str, run: Run) -> None:
-    code, printed = run(*words.split())
-    assert code == 2
-    assert printed.splitlines()[-1].endswith(f"error: {message}")
+@pytest.mark.parametrize("words", ["--output out", "--input a.jpg --webcam"])
+def test_one_source(words: str, run: Run) -> None:
+    assert run(*words.split())[0] == 2
 
 
-class Camera:
-    """It gives frames for ever."""
-
-    def __init__(self, index: int) -> None:
-        assert index == 0
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return True
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        return True, np.zeros((48, 64, 3), np.uint8)
-
-
-@pytest.fixture
-def window(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """The frames that are shown; after the fifth, q is pressed."""
+def test_a_camera(run: Run, one_box: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are shown until q is pressed: here after the fifth."""
     shown: list[np.ndarray] = []
+    camera = Mock()
+    camera.read.return_value = True, np.zeros((48, 64, 3), np.uint8)
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "VideoCapture", Mock(return_value=camera))
+    monkeypatch.setattr(cv2, "namedWindow", Mock())
     monkeypatch.setattr(cv2, "imshow", lambda _, frame: shown.append(frame))
     monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q") if len(shown) == 5 else -1)
-    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
-    return shown
-
-
-def test_a_camera(
-    run: Run, one_box: type[OneBox], window: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(cv2, "destroyAllWindows", Mock())
     code, _ = run("--webcam")
     assert code == 0
-    assert len(window) == 5
-    assert all(frame.shape == (48, 64, 3) and frame.any() for frame in window)
-
-
-def test_no_camera(run: Run, window: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Camera, "isOpened", lambda self: False)
-    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    assert len(shown) == 5
+    assert all(frame.shape == (48, 64, 3) and frame.any() for frame in shown)
+    cv2.VideoCapture.assert_called_once_with(0)
+    camera.isOpened.return_value = False
     code, _ = run("--webcam")
     assert code == "error: --webcam needs a camera, and OpenCV finds none."

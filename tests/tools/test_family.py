@@ -3,89 +3,65 @@
 import re
 import runpy
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from runs import ROOT
+from runs import MASK, ROOT
 
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
-NAMES = ("analyze", "check_identity", "demo", "export", "visualize_attention")
-OF_A_MODEL = [ROOT / "tools" / f"{name}.py" for name in NAMES]
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+OF_A_MODEL = {  # and the flags that they require
+    "analyze": "",
+    "check_identity": "",
+    "demo": "--input a.jpg --output somewhere",
+    "export": "--format onnx-block --output somewhere",
+    "visualize_attention": "--input a.jpg --output somewhere",
+}
 SAME_HELP = {
     "--config-file FILE": "a config, or the name of a shipped one",
     "--allow-mismatch": "accept weights that lack tensors of the",  # model, or baseline
     "--confidence-threshold SCORE": "the lowest score that is shown",
 }
+Run = Callable[..., object]
 
 
-def run(tool: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a program in this process; what it exits with."""
-    monkeypatch.setattr(sys, "argv", [str(tool), *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(tool), run_name="__main__")
-    return stopped.value.code
+
+    def run_tool(name: str, *words: str) -> object:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+        return stopped.value.code
+
+    return run_tool
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_help_has_an_example(
-    tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(tool, monkeypatch, "--help") == 0
-    assert re.search(rf"^    python3? tools/{tool.name} \S", capsys.readouterr().out, re.MULTILINE)
+@pytest.mark.parametrize("name", TOOLS)
+def test_help_has_an_example(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """And a flag has one meaning in all tools of a model; an unknown one is refused."""
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"^    python3? tools/{name}.py \S", text, re.MULTILINE)
+    if name in OF_A_MODEL:
+        _, _, options = " ".join(text.split()).rpartition("options:")
+        assert " --config-file FILE " in options
+        for flag, meaning in SAME_HELP.items():
+            assert options.count(f" {flag} ") == options.count(f" {flag} {meaning}")
+    assert run(name, "--no-such-flag") == 2
 
 
-@pytest.mark.parametrize(("flag", "meaning"), SAME_HELP.items(), ids=SAME_HELP)
-def test_a_flag_has_one_meaning(
-    flag: str, meaning: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In all tools that have it."""
-    having = 0
-    for tool in OF_A_MODEL:
-        assert run(tool, monkeypatch, "--help") == 0
-        _, _, options = " ".join(capsys.readouterr().out.split()).rpartition("options:")
-        if f" {flag} " in options:
-            having += 1
-            assert f" {flag} {meaning}" in options, tool.name
-    assert having > 1
-
-
-@pytest.mark.parametrize("name", ["demo", "export", "visualize_attention"])
-def test_an_empty_output(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As a variable of the shell that is not set; Path would make the current folder of it."""
-    assert run(ROOT / "tools" / f"{name}.py", monkeypatch, "--output", "") == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.endswith("argument --output: the path is empty. Is a shell variable unset?")
-
-
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_an_unknown_flag(
-    tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(tool, monkeypatch, "--no-such-flag") == 2
-    assert "usage: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("keys", [["KEY", "1"], ["--opts", "KEY", "1"]], ids=["bare", "opts"])
-@pytest.mark.parametrize("tool", OF_A_MODEL, ids=lambda tool: tool.name)
-def test_keys_of_the_config_go_last(tool: Path, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-    others = {"demo": ["--input", "a.jpg"], "export": ["--format", "onnx-block"]}
-    others["visualize_attention"] = others["demo"]
-    output = [] if tool.stem in ("analyze", "check_identity") else ["--output", "somewhere"]
-    flags = ["--config-file", config, *others.get(tool.stem, []), *output]
-    keys = ["MODEL.NON_LOCAL.REDUKTION" if key == "KEY" else key for key in keys]
-    error = run(tool, monkeypatch, *flags, *keys)
+@pytest.mark.parametrize("name", OF_A_MODEL)
+def test_bad_keys_and_configs(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keys of the config go last. An --output is empty if a variable of the shell is not set."""
+    flags = OF_A_MODEL[name].split()
+    error = run(name, "--config-file", MASK, *flags, "MODEL.NON_LOCAL.REDUKTION", "1")
     assert error.startswith("error: ")
     assert "'MODEL.NON_LOCAL.REDUKTION' is not a key" in error
     assert "\n" not in error
-
-
-@pytest.mark.parametrize("tool", OF_A_MODEL, ids=lambda tool: tool.name)
-def test_a_config_that_is_not_there(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ["--input", "a.jpg"] if tool.stem in ("demo", "visualize_attention") else []
-    flags += ["--format", "onnx-block"] if tool.stem == "export" else []
-    flags += [] if tool.stem in ("analyze", "check_identity") else ["--output", "somewhere"]
-    said = run(tool, monkeypatch, "--config-file", "no.yaml", *flags)
-    assert said.startswith("error: --config-file 'no.yaml' is neither a file nor a shipped config.")
+    error = run(name, "--config-file", "no.yaml", *flags)
+    assert error.startswith("error: --config-file 'no.yaml' is neither a file nor a shipped config.")
+    if "--output" in flags:
+        assert run(name, *flags, "--output", "") == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.endswith("argument --output: the path is empty. Is a shell variable unset?")

@@ -1,0 +1,112 @@
+"""The images of a COCO file: their files, found in the folder, and their sizes."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from PIL import Image
+
+from .findings import Entry, Findings
+
+HEADERS = 2000  # files, evenly spread, that are opened, without decoding, for their sizes and bits
+_ORIENTATION = 0x0112  # the EXIF tag
+
+
+def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings) -> None:
+    """Clean the images of a file, up to `may_miss` of which may have no file, or another size."""
+    _find_files(images, folder, may_miss, find)
+    for image in images:
+        size = image.get("height"), image.get("width")
+        if all(type(side) is int and side > 0 for side in size):
+            continue
+        _, image["width"], image["height"], _ = _read_header(os.path.join(folder, image["file_name"]))
+        if image["width"]:
+            find.mend("images whose height or width is missing or no number: now of the file")
+        else:
+            remedy = "Give height and width, or correct the file."
+            find.refuse("Images without a size whose file cannot be read", remedy, image["file_name"])
+    others = [
+        o for image in images[:: max(1, len(images) // HEADERS)] if (o := _other_size(image, folder, find))
+    ]
+    for example in others if len(others) > may_miss else ():
+        find.refuse("Images of another size than the file says", "Correct height and width.", example)
+
+
+def _find_files(images: Sequence[Entry], folder: str, may_miss: int, find: Findings) -> None:
+    """Make `file_name` lead to a file, by listing folders: a call for each file is slow over a network."""
+    listed: dict[str, frozenset[str]] = {}
+    lost: list[Entry] = []
+    for image in images:
+        parent, base = os.path.split(os.path.join(folder, image["file_name"]))
+        if parent not in listed:
+            listed[parent] = frozenset(os.listdir(parent) if os.path.isdir(parent) else ())
+        if base not in listed[parent]:
+            lost.append(image)
+    if not lost:
+        return
+    places = _places_below(folder)
+    known = Counter(image["file_name"] for image in images)
+    missing = []
+    for image in lost:
+        place = _look_up(image["file_name"], places)
+        if place and place not in known:  # not that of another image
+            known[place] += 1
+            image["file_name"] = place
+            find.mend("file names of another machine (path, backslashes, case): now as in the folder")
+        else:
+            missing.append(image["file_name"])
+    if len(missing) > may_miss:
+        for name in missing:
+            remedy = f"Correct file_name, or the folder {folder}; or give --skip-broken {len(missing)}."
+            find.refuse("Images whose file is not there", remedy, name)
+
+
+def _places_below(folder: str) -> dict[str, list[str]]:
+    """Files below a folder, by the ends of their paths in small letters: c.jpg, b/c.jpg and a/b/c.jpg."""
+    places: dict[str, list[str]] = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            place = Path(parent, name).relative_to(folder)
+            for start in range(len(place.parts)):
+                places.setdefault("/".join(place.parts[start:]).lower(), []).append(str(place))
+    return places
+
+
+def _look_up(name: str, places: dict[str, list[str]]) -> str | None:
+    """The one file that shares the longest end with a name; None if there is none, or several."""
+    parts = unquote(name).replace("\\", "/").lower().split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    found = next((places[end] for end in ends if end in places), [])
+    exact = [place for place in found if name.endswith(os.path.basename(place))]  # in capitals too
+    return next((alike[0] for alike in (found, exact) if len(alike) == 1), None)
+
+
+def _read_header(file: str) -> tuple[str, int, int, bool]:
+    """Pillow's mode, width and height after EXIF rotation, and whether that swaps them; ("", 0, 0, False) if
+    the file is not there, or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            is_rotated = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return image.mode, *image.size[:: -1 if is_rotated else 1], is_rotated
+    except Exception:  # Pillow raises errors of many types
+        return "", 0, 0, False
+
+
+def _other_size(image: Entry, folder: str, find: Findings) -> str:
+    """What size an image has, if another than the file says; one that Detectron2 would spoil is refused."""
+    mode, width, height, is_rotated = _read_header(os.path.join(folder, image["file_name"]))
+    if not mode or not image["height"]:
+        return ""  # left to what reads it, and to --skip-broken
+    if mode.startswith(("I", "F")):  # as Pillow calls them
+        kind = "Images of 16 bits or more a value, which would be clipped at 255 (white)"
+        find.refuse(kind, "Convert them to 8 bits.", image["file_name"])
+    elif is_rotated and (height, width) == (image["width"], image["height"]) != (width, height):
+        kind = "Images with an EXIF orientation, by which Detectron2 rotates them, but not their objects"
+        remedy = "Rotate the pixels and remove the tag, or annotate the rotated images."
+        find.refuse(kind, remedy, image["file_name"])
+    elif (width, height) != (image["width"], image["height"]):
+        return f"{image['file_name']} has {width} x {height} pixels"
+    return ""

@@ -1,0 +1,37 @@
+"""What was found in a user's file: departures that were mended, and those for which it is refused."""
+
+from collections import Counter
+
+from nl_detectron.errors import UserError
+
+Entry = dict[str, object]  # an image, a category or an object
+
+_SHOWN = 3  # examples of a kind
+
+
+class Findings:
+    """Departures from a format by their kinds; `mended` counts those that have their one right value now."""
+
+    def __init__(self) -> None:
+        self.mended: Counter[str] = Counter()
+        self._refused: dict[tuple[str, str], list[str]] = {}
+
+    def mend(self, kind: str) -> None:
+        self.mended[kind] += 1
+
+    def refuse(self, kind: str, remedy: str, example: object) -> None:
+        self._refused.setdefault((kind, remedy), []).append(str(example))
+
+    def check(self, file: str) -> None:
+        """Raise one UserError for all that is refused, the first few of each kind with their count."""
+        if not self._refused:
+            return
+        faults = []
+        for (kind, remedy), examples in self._refused.items():
+            more = ", ..." if len(examples) > _SHOWN else ""
+            faults.append(f"{kind} ({len(examples)}: {', '.join(examples[:_SHOWN])}{more}). {remedy}")
+        raise UserError(f"{file} is refused. {' '.join(faults)}")
+
+    def __str__(self) -> str:
+        """A line for each mended kind; "" if there is none."""
+        return "\n".join(f"  {count} x {kind}" for kind, count in self.mended.items())
