@@ -236,7 +236,7 @@ def test_without_the_flag_it_is_refused(copied: Path, small_cfg: CfgNode) -> Non
         Trainer(small_cfg).resume_or_load(resume=True)
 
 
-@pytest.mark.parametrize("step", [1, 2], ids=["within", "last"])
+@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["within", "last"])
 def test_a_failing_evaluation_loses_nothing(
     step: int,
     shapes_root: Path,
