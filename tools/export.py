@@ -129,7 +129,7 @@ def _enliven(model: nn.Module) -> None:
     layers = {layer for part in parts for layer in part.modules() if isinstance(layer, nn.Conv2d)}
     layers |= {block.out for block in blocks}
     hooks = [layer.register_forward_hook(_to_unit_size) for layer in layers]
-    model([{"image": 255 * torch.rand(3, 256, 320)}])
+    model([{"image": 255 * torch.rand(len(model.pixel_mean), 256, 320)}])
     for hook in hooks:
         hook.remove()
 

@@ -80,7 +80,7 @@ def count_by_stage(
     if not hasattr(model, "backbone"):
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone, and cannot be counted.")
     counter = _Counter(model)
-    image = _padded(model, torch.empty(3, height, width, device="meta"))
+    image = _padded(model, torch.empty(len(cfg.MODEL.PIXEL_MEAN), height, width, device="meta"))
     try:
         with torch.no_grad(), counter:
             _run(model, image, proposals, detections)

@@ -80,8 +80,11 @@ def test_real_inference(name: str, architecture: str) -> None:
     cfg.MODEL.META_ARCHITECTURE = architecture or cfg.MODEL.META_ARCHITECTURE
     if cfg.MODEL.KEYPOINT_ON:
         cfg.MODEL.ROI_KEYPOINT_HEAD.NAME = KEYPOINT_HEAD
+    if architecture == "ProposalNetwork":  # of grey images
+        cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [110.0], [1.0]
     model = build_model(cfg).eval()
-    inputs = [{"image": torch.randint(0, 256, (3, 60, 90), dtype=torch.uint8), "height": 60, "width": 90}]
+    image = torch.randint(0, 256, (len(cfg.MODEL.PIXEL_MEAN), 60, 90), dtype=torch.uint8)
+    inputs = [{"image": image, "height": 60, "width": 90}]
     regions = regions_of(model, inputs)
     ours = total(count_by_stage(cfg, 60, 90, **regions).values())
     flops = FlopCountAnalysis(model, inputs).set_op_handle(FUSED, attention_multiply_adds).by_operator()

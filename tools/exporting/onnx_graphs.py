@@ -45,14 +45,14 @@ def export_blocks(model: nn.Module, folder: Path) -> None:
 
 
 def export_backbone(model: nn.Module, output: Path) -> None:
-    """Write the backbone: normalised images (B, 3, H, W) to its feature maps, whose names are printed.
+    """Write the backbone: normalised images (B, C, H, W) to its feature maps, whose names are printed.
 
     H and W are multiples of its size_divisibility, from 64.
     """
     backbone = model.backbone
     unit, names = max(32, backbone.size_divisibility), list(backbone.output_shape())
     print(f"exporting the backbone; its outputs: {', '.join(names)}", flush=True)
-    inputs = [torch.randn(batch, 3, unit * height, unit * width) for batch, height, width in BACKBONE_SIZES]
+    inputs = [torch.randn(b, len(model.pixel_mean), unit * h, unit * w) for b, h, w in BACKBONE_SIZES]
     _export(backbone, inputs, "image", names, output)
 
 
