@@ -217,6 +217,7 @@ KEPT: dict[str, Change] = {
         for key, k in (("images", "id"), ("annotations", "image_id"))
         for e in c[key]
     ],
+    "category id 0": lambda c, _: (each(category_id=0)(c, _), category(id=0)(c, _)),
     "categories with gaps": second({"id": 90, "name": "plane"}),
     "no annotations": lambda c, _: c.pop("annotations"),
     "ignore 0": each(ignore=0),

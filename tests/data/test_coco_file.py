@@ -139,7 +139,7 @@ def test_windows_text(tmp_path: Path) -> None:
     assert clean_coco_file(str(source), str(tmp_path / "birds")).content["images"]
 
 
-@pytest.mark.parametrize("kind", [*KEPT, *MENDED])
+@pytest.mark.parametrize("kind", [*KEPT, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MENDED)])
 def test_evaluation_sees_the_truth(kind: str, tmp_path: Path) -> None:
     """Through Detectron2's loader and COCO's evaluation: the objects as drawn, as detections, have AP 100."""
     truth = plain(tmp_path / "birds")

@@ -29,6 +29,7 @@ def test_every_light_config_trains_and_evaluates_in_bfloat16(
     assert (tmp_path / "inference" / "coco_instances_results.json").is_file()
 
 
+@pytest.mark.slow
 def test_training_evaluation_and_tta_compute_in_it(small_cfg: CfgNode) -> None:
     small_cfg.SOLVER.AMP.PRECISION, small_cfg.SOLVER.MAX_ITER = "bfloat16", 1
     small_cfg.TEST.AUG.MIN_SIZES = (64,)
