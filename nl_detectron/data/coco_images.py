@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from .findings import Entry, Findings
 
 HEADERS = 2000  # files, evenly spread, that are opened, without decoding, for their sizes and bits
-_ORIENTATION = 0x0112  # the EXIF tag
 
 
 def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings) -> None:
@@ -21,7 +20,7 @@ def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings
         size = image.get("height"), image.get("width")
         if all(type(side) is int and side > 0 for side in size):
             continue
-        _, image["width"], image["height"], _ = _read_header(os.path.join(folder, image["file_name"]))
+        _, image["width"], image["height"], _ = read_header(os.path.join(folder, image["file_name"]))
         if image["width"]:
             find.mend("images whose height or width is missing or no number: now of the file")
         else:
@@ -83,24 +82,22 @@ def _look_up(name: str, places: dict[str, list[str]]) -> str | None:
     return next((alike[0] for alike in (found, exact) if len(alike) == 1), None)
 
 
-def _read_header(file: str) -> tuple[str, int, int, bool]:
-    """Pillow's mode, width and height after EXIF rotation, and whether that swaps them; ("", 0, 0, False) if
-    the file is not there, or no image.
-    """
+def read_header(file: str) -> tuple[bool, int, int, bool]:
+    """Whether it has 16 or 32 bits a value, width, height, whether EXIF swaps them; all 0 for no image."""
     try:
         with Image.open(file) as image:
-            is_rotated = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return image.mode, *image.size[:: -1 if is_rotated else 1], is_rotated
+            is_rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return image.mode.startswith(("I", "F")), *image.size[:: -1 if is_rotated else 1], is_rotated
     except Exception:  # Pillow raises errors of many types
-        return "", 0, 0, False
+        return False, 0, 0, False
 
 
 def _other_size(image: Entry, folder: str, find: Findings) -> str:
     """What size an image has, if another than the file says; one that Detectron2 would spoil is refused."""
-    mode, width, height, is_rotated = _read_header(os.path.join(folder, image["file_name"]))
-    if not mode or not image["height"]:
+    is_wide, width, height, is_rotated = read_header(os.path.join(folder, image["file_name"]))
+    if not width or not image["height"]:
         return ""  # left to what reads it, and to --skip-broken
-    if mode.startswith(("I", "F")):  # as Pillow calls them
+    if is_wide:
         kind = "Images of 16 bits or more a value, which would be clipped at 255 (white)"
         find.refuse(kind, "Convert them to 8 bits.", image["file_name"])
     elif is_rotated and (height, width) == (image["width"], image["height"]) != (width, height):

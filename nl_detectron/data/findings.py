@@ -6,8 +6,6 @@ from nl_detectron.errors import UserError
 
 Entry = dict[str, object]  # an image, a category or an object
 
-_SHOWN = 3  # examples of a kind
-
 
 class Findings:
     """Departures from a format by their kinds; `mended` counts those that have their one right value now."""
@@ -28,8 +26,8 @@ class Findings:
             return
         faults = []
         for (kind, remedy), examples in self._refused.items():
-            more = ", ..." if len(examples) > _SHOWN else ""
-            faults.append(f"{kind} ({len(examples)}: {', '.join(examples[:_SHOWN])}{more}). {remedy}")
+            listed = ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
+            faults.append(f"{kind} ({len(examples)}: {listed}). {remedy}")
         raise UserError(f"{file} is refused. {' '.join(faults)}")
 
     def __str__(self) -> str:

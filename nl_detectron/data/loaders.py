@@ -26,6 +26,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from nl_detectron.compat import train_loader_arguments
 from nl_detectron.errors import UserError
 
+from .coco_images import read_header
+
 Record = Mapping[str, object]
 
 logger = logging.getLogger(__name__)
@@ -209,6 +211,8 @@ class _MapperOrReason:
 def why_unreadable(record: Record) -> str:
     """Why the image of a record cannot be read; "" if it can, so that a mapper that failed is at fault."""
     file = record["file_name"]
+    if read_header(file)[0]:
+        return f"{file} has 16 bits or more a value, which would be clipped at 255. Convert it to 8 bits."
     try:
         check_image_size(dict(record), read_image(file, format="BGR"))
     except SizeMismatchError as error:

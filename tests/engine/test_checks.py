@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -199,22 +201,25 @@ def test_what_was_mended_is_told(changed: Callable[..., None], dry_run: DryRun) 
     assert "mended in a copy: 1 x area missing" in lines["DATASETS.TEST changed"]
 
 
+@pytest.mark.parametrize("fault", ["cannot be read: ", "has 16 bits or more a value"])
 def test_every_image_is_decoded_on_demand(
-    changed: Callable[..., None], shapes_root: Path, dry_run: DryRun, tmp_path: Path
+    fault: str, shapes_root: Path, dry_run: DryRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("nl_detectron.data.coco_images.HEADERS", 1)  # as in a large data set
     shutil.copytree(shapes_root / "shapes" / "val", tmp_path / "val")
     broken = tmp_path / "val" / f"{2:012d}.jpg"
-    broken.write_bytes(broken.read_bytes()[:300])
+    wide = cv2.imencode(".png", cv2.imread(str(broken), 0).astype(np.uint16) * 256)[1].tobytes()
+    broken.write_bytes(wide if "bits" in fault else broken.read_bytes()[:300])
     data = ("broken", str(shapes_root / "shapes" / "annotations" / "instances_val.json"), str(broken.parent))
     words = ("--register-coco", *data, "DATASETS.TEST", "('broken',)")
-    code, lines = dry_run(*words)
-    assert code == 0
-    code, lines = dry_run("--decode-all", *words)
-    assert code == 1
-    assert f"{broken} cannot be read: " in lines["DATASETS.TEST broken"]
-    code, lines = dry_run("--decode-all", "--skip-broken", "1", *words)
-    assert code == 0
-    assert lines["DATASETS.TEST broken"].endswith("all can be read")
+    with registrations_forgotten():
+        assert dry_run(*words)[0] == 0
+        code, lines = dry_run("--decode-all", *words)
+        assert code == 1
+        assert f"{broken} {fault}" in lines["DATASETS.TEST broken"]
+        code, lines = dry_run("--decode-all", "--skip-broken", "1", *words)
+        assert code == 0
+        assert lines["DATASETS.TEST broken"].endswith("all can be read")
 
 
 def test_other_metrics_than_cocos(changed: Callable[..., None], dry_run: DryRun) -> None:
