@@ -220,7 +220,6 @@ KEPT: dict[str, Change] = {
     "category id 0": lambda c, _: (each(category_id=0)(c, _), category(id=0)(c, _)),
     "categories with gaps": second({"id": 90, "name": "plane"}),
     "no annotations": lambda c, _: c.pop("annotations"),
-    "ignore 0": each(ignore=0),
     "palette": rewrite(lambda picture: picture.quantize(4)),
     "alpha": rewrite(lambda picture: picture.convert("RGBA")),
     "cmyk": rewrite(lambda picture: picture.convert("CMYK"), ".jpg"),

@@ -54,7 +54,7 @@ def run(cfg: CfgNode, args: Namespace) -> None:
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
         register_from(args)  # again in each process of a launcher
-        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             clean_registered(name, args.skip_broken)
             tell_mended(name)
         logging.getLogger("detectron2.engine.train_loop").addFilter(_is_for_the_log)

@@ -96,8 +96,7 @@ def test_nothing_fits(tmp_path: Path) -> None:
         loaded(resnet(), {"a": torch.ones(1), "b": torch.ones(1)}, tmp_path)
 
 
-def test_numpys_numbers_and_the_older_format(tmp_path: Path) -> None:
-    """Are read, and intact for a resume."""
+def test_numpys_numbers_and_the_older_format_are_intact(tmp_path: Path) -> None:
     content = {"model": resnet().state_dict(), "iteration": 7, "best": np.float64(1), "all": np.arange(3)}
     for number, options in enumerate(({}, {"_use_new_zipfile_serialization": False})):
         folder = tmp_path / str(number)

@@ -94,8 +94,7 @@ def test_all_faults_together(tmp_path: Path) -> None:
     assert "Images whose file is not there (1: 2.png)" in said
 
 
-def test_files_that_may_miss(tmp_path: Path) -> None:
-    """As many as --skip-broken allows."""
+def test_as_many_files_may_miss_as_skip_broken_allows(tmp_path: Path) -> None:
     source = write(plain(tmp_path / "birds"), tmp_path / "birds")
     (tmp_path / "birds" / "2.png").unlink()
     assert clean_coco_file(str(source), str(tmp_path / "birds"), may_miss=1).content["images"]
@@ -132,8 +131,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             clean_coco_file(str(tmp_path / "birds.json"), str(tmp_path / "images"))
 
 
-def test_windows_text(tmp_path: Path) -> None:
-    """With a byte-order mark."""
+def test_a_byte_order_mark(tmp_path: Path) -> None:
     source = write(plain(tmp_path / "birds"), tmp_path / "birds")
     source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
     assert clean_coco_file(str(source), str(tmp_path / "birds")).content["images"]
