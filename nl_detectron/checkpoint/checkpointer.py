@@ -79,7 +79,7 @@ class Checkpointer(DetectionCheckpointer):
         read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it
         with unreadable_as_user_error(filename), numpy_admitted():
             loaded = super()._load_file(filename)
-        tensors = find_state_dict({"model": loaded["model"]})
+        tensors = find_state_dict({"model": loaded["model"]}, self.model.state_dict())
         for name, value in tensors.items():
             if not is_tensor(value):
                 kind = type(value).__name__
@@ -100,9 +100,8 @@ class Checkpointer(DetectionCheckpointer):
         if not self.report.loaded:
             names = ", ".join(list(given)[:3])
             remedy = 'Give weights of this model or its backbone, or "" to train from scratch.'
-            raise UserError(
-                f"MODEL.WEIGHTS {self._path!r} fits no tensor of this model: it has {names}. {remedy}"
-            )
+            what = f"MODEL.WEIGHTS {self._path!r} fits no tensor of this model: it has {names}"
+            raise UserError(f"{what}. {remedy}")
         return incompatible
 
     def _convert_ndarray_to_tensor(self, state_dict: dict[str, object]) -> None:

@@ -1,6 +1,6 @@
 """Weights of other trainers, and ResNets of torchvision and timm, under Detectron2's names."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -18,14 +18,15 @@ _IMAGENET = (
 )
 
 
-def find_state_dict(content: Mapping[str, object]) -> StateDict:
-    """The tensors by their names in a checkpoint of any trainer, without a prefix that all names have."""
+def find_state_dict(content: Mapping[str, object], own: Collection[str] = ()) -> StateDict:
+    """The tensors in a checkpoint of any trainer by name, without a shared prefix that is not `own`."""
     while wrapper := next((key for key in _keys(content) if isinstance(content[key], Mapping)), None):
         content = content[wrapper]
     names = [name for name in content if isinstance(name, str)]
     for prefix in _PREFIXES:
-        if names and len(names) == len(content) and all(name.startswith(prefix) for name in names):
-            return find_state_dict({name.removeprefix(prefix): content[name] for name in names})
+        is_shared = 0 < len(names) == len(content) and all(name.startswith(prefix) for name in names)
+        if is_shared and not any(name.startswith(prefix) for name in own):
+            return find_state_dict({name.removeprefix(prefix): content[name] for name in names}, own)
     return content
 
 
@@ -52,7 +53,6 @@ def _name_in_detectron2(name: str) -> str:
     if not name.startswith(("layer", "fc.")):
         name = f"stem.{name}"
     for number in (1, 2, 3, 4):
-        name = name.replace(f"layer{number}.", f"res{number + 1}.").replace(
-            f"bn{number}.", f"conv{number}.norm."
-        )
+        name = name.replace(f"layer{number}.", f"res{number + 1}.")
+        name = name.replace(f"bn{number}.", f"conv{number}.norm.")
     return name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")

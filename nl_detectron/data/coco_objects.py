@@ -16,6 +16,7 @@ from .findings import Entry, Findings
 Named = Mapping[object, Entry]  # images or categories, whose ids are clean, by the ids that the file has
 
 _CORNERS = "x0, y0, x1, y1 (they reach out of their images)"
+_FRACTIONS = "fractions of the image"
 _FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "none": 0, "0.0": 0, "1.0": 1}  # by str(value).lower()
 
 
@@ -100,9 +101,7 @@ def _clean_mask(place: _Place) -> None:
         place.refuse(kind, remedy, mask.get("size"))
     elif are_polygons(polygons):
         place.object["segmentation"] = polygons
-        place.find.mend(
-            "polygons not nested, or with parts of fewer than 3 points: nested, without such parts"
-        )
+        place.find.mend("polygons not nested, or with parts of fewer than 3 points: nested, without these")
         return
     elif not mask or polygons == []:
         place.find.mend("segmentation empty, or only of parts of fewer than 3 points: now none")
@@ -169,9 +168,7 @@ def _clean_area(place: _Place) -> None:
     true = area_of(place.object["segmentation"]) if "segmentation" in place.object else width * height
     if not is_number or 0 < true < 0.99 * area:
         place.object["area"] = true or width * height
-        place.find.mend(
-            "area missing, 0, or of the box where there is a mask: now of the mask, or else the box"
-        )
+        place.find.mend("area missing, 0, or of the box where there is a mask: now of the mask or the box")
 
 
 def _clean_ids(objects: list[Entry], find: Findings) -> None:
@@ -201,13 +198,15 @@ def _check_boxes(places: Sequence[_Place], find: Findings) -> None:
     """Refuse boxes that are, for most objects, not x, y, width and height in pixels."""
     small = [place for place in places if max(place.object["bbox"]) <= 1]
     out = [place for place in places if _reaches_out(*place.object["bbox"], place.image)]
+    far = [place for place in out if _reaches_out(*place.object["bbox"], place.image, 1.1)]
     could_be_corners = all(w > x and h > y for x, y, w, h in (place.object["bbox"] for place in places))
     few, most = len(places) / (10 if could_be_corners else 2), len(places) / 2
-    for found, limit, guess in ((out, few, _CORNERS), (small, most, "fractions of the image")):
+    for found, limit, guess in ((out, most, _CORNERS), (far, few, _CORNERS), (small, most, _FRACTIONS)):
         if len(found) > limit:
             kind, remedy = f"Boxes look like {guess}, {len(found)} of {len(places)}", "COCO has x, y, width"
             found[0].refuse(kind, f"{remedy} and height in pixels: convert them.", found[0].object["bbox"])
+            return
 
 
-def _reaches_out(x: float, y: float, width: float, height: float, image: Entry) -> bool:
-    return x + width > image["width"] + 1 or y + height > image["height"] + 1
+def _reaches_out(x: float, y: float, width: float, height: float, image: Entry, times: float = 1) -> bool:
+    return x + width > times * image["width"] + 1 or y + height > times * image["height"] + 1

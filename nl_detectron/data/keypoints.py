@@ -79,15 +79,14 @@ def _bones(names: list[str], skeleton: object, find: Findings) -> list[tuple[str
     if not _are(skeleton, lambda bone: _are(bone, lambda k: type(k) is int) and len(bone) == 2):
         find.refuse("skeleton that is not pairs of numbers", "Correct the category.", skeleton)
         return []
-    ends = {end for bone in skeleton for end in bone}
-    first = 0 if 0 in ends else 1
-    if not ends <= set(range(first, first + len(names))):
-        remedy = f"Number the {len(names)} keypoints from 1."
-        find.refuse("skeleton with numbers that no keypoint has", remedy, sorted(ends))
-        return []
-    if first == 0:
+    if any(0 in bone for bone in skeleton):
+        skeleton[:] = [[a + 1, b + 1] for a, b in skeleton]
         find.mend("skeleton that counts from 0: now from 1")
-    return [(names[a - first], names[b - first], (255, 128, 0)) for a, b in skeleton]
+    if not {end for bone in skeleton for end in bone} <= set(range(1, len(names) + 1)):
+        remedy = f"Number the {len(names)} keypoints from 1."
+        find.refuse("skeleton with numbers that no keypoint has", remedy, skeleton)
+        return []
+    return [(names[a - 1], names[b - 1], (255, 128, 0)) for a, b in skeleton]
 
 
 def _sigmas(names: list[str], sigmas: object, find: Findings) -> list[float]:

@@ -62,7 +62,6 @@ def test_resnets_of_torchvision_compute_the_same(name: str, tmp_path: Path) -> N
     "wrap",
     [
         lambda state: state,
-        lambda state: {"model": state, "epoch": 3},
         lambda state: {"state_dict": state, "loss": torch.tensor(1.0)},
         lambda state: {"model_state": state},
         lambda state: {"ema_state_dict": state, "decay": 0.9},
@@ -87,6 +86,8 @@ def test_the_trained_weights_come_before_their_average(tmp_path: Path) -> None:
     average = {name: torch.zeros_like(tensor) for name, tensor in source.state_dict().items()}
     loaded(target, {"ema": average, "model": source.state_dict()}, tmp_path)
     assert torch.equal(target.stem.conv1.weight, source.stem.conv1.weight)
+    own = nn.ModuleDict({"model": resnet()})  # whose names have a prefix that is not to be removed
+    assert loaded(own, own.state_dict(), tmp_path).report.loaded == len(source.state_dict())
 
 
 def test_nothing_fits(tmp_path: Path) -> None:

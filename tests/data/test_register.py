@@ -137,6 +137,7 @@ def test_a_skeleton_that_counts_from_0(register: Register) -> None:
         ("beak", "tail"),
     ]
     assert "skeleton" in metadata.mended
+    assert json.loads(Path(metadata.json_file).read_text())["categories"][0]["skeleton"] == [[1, 2], [1, 4]]
 
 
 def test_a_refused_file_is_not_registered(register: Register) -> None:
