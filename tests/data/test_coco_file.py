@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coco_kinds import HEIGHT, KEPT, MENDED, REFUSED, WIDTH, one, plain, write
+from coco_kinds import HEIGHT, KEPT, MENDED, REFUSED, WIDTH, each, one, plain, write
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -19,11 +19,6 @@ from nl_detectron.data.coco_file import write_clean
 from nl_detectron.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize("kind", KEPT)
 def test_right_files_are_not_touched(kind: str, tmp_path: Path) -> None:
     content = plain(tmp_path / "birds")
@@ -33,7 +28,6 @@ def test_right_files_are_not_touched(kind: str, tmp_path: Path) -> None:
     assert not str(file.findings)
     assert file.content == content
     assert write_clean(file, str(source)) == str(source)
-    assert not (tmp_path / "cache" / "nl_detectron").exists()
 
 
 @pytest.mark.parametrize("kind", MENDED)
@@ -108,6 +102,16 @@ def test_two_images_never_share_a_file_by_a_guess(tmp_path: Path) -> None:
     source = write(content, tmp_path / "birds")
     with pytest.raises(UserError, match=r"file is not there \(1: b/1.png\)"):
         clean_coco_file(str(source), str(tmp_path / "birds"))
+
+
+def test_few_boxes_that_reach_out_by_far_are_corners(tmp_path: Path) -> None:
+    content = plain(tmp_path / "birds")
+    each(bbox=[1, 1, 90, 70])(content, tmp_path)
+    one(bbox=[1, 1, 99, 78])(content, tmp_path)
+    assert clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds")).content
+    one(bbox=[50, 50, 60, 60])(content, tmp_path)
+    with pytest.raises(UserError, match=r"look like x0, y0, x1, y1 .*1 of 6 \(1: annotation 4 of 4.png"):
+        clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds"))
 
 
 def test_a_crowd_without_a_mask_is_its_box(tmp_path: Path) -> None:
