@@ -8,10 +8,13 @@ Entry = dict[str, object]  # an image, a category or an object
 
 
 class Findings:
-    """Departures from a format by their kinds; `mended` counts those that have their one right value now."""
+    """Departures from a format by their kinds; `mended` counts those that have their one right value now, and
+    `notices` say what was inferred.
+    """
 
     def __init__(self) -> None:
         self.mended: Counter[str] = Counter()
+        self.notices: list[str] = []
         self._refused: dict[tuple[str, str], list[str]] = {}
 
     def mend(self, kind: str) -> None:

@@ -4,7 +4,6 @@ The category with keypoints has COCO's `keypoints` (their names) and `skeleton`,
 (names that a flip swaps) and `sigmas`. Missing fields are inferred, with a notice.
 """
 
-import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,8 +12,6 @@ from detectron2.data.datasets.builtin_meta import COCO_PERSON_KEYPOINT_NAMES
 from pycocotools.cocoeval import Params
 
 from .findings import Entry, Findings
-
-logger = logging.getLogger(__name__)
 
 _SIDES = {  # how the left one of a pair is called, and what stands for it in the right one
     **{r"left": "right", r"Left": "Right", r"LEFT": "RIGHT"},
@@ -31,7 +28,7 @@ def keypoint_metadata(
     with_names = [each for each in categories if each.get("keypoints")]
     if not counts and not (with_names and not objects):
         return {}
-    category = with_names[0] if with_names else {"keypoints": _inferred_names(max(counts) // 3)}
+    category = with_names[0] if with_names else {"keypoints": _inferred_names(max(counts) // 3, find)}
     names = category["keypoints"]
     if any(other["keypoints"] != names for other in with_names):
         remedy = "Detectron2 has one list for a model: give all categories with keypoints the same."
@@ -51,10 +48,10 @@ def _are(values: object, is_right: Callable[[object], bool]) -> bool:
     return isinstance(values, list) and all(map(is_right, values))
 
 
-def _inferred_names(count: int) -> list[str]:
+def _inferred_names(count: int, find: Findings) -> list[str]:
     is_person = count == len(COCO_PERSON_KEYPOINT_NAMES)
     names = list(COCO_PERSON_KEYPOINT_NAMES) if is_person else [f"keypoint_{k}" for k in range(1, count + 1)]
-    logger.warning("The categories do not name their keypoints; assuming %s", ", ".join(names))
+    find.notices.append(f"the categories do not name their keypoints; assuming {', '.join(names)}")
     return names
 
 
@@ -64,7 +61,7 @@ def _flip_map(names: list[str], pairs: object, find: Findings) -> list[tuple[str
         mirrored = [(left, re.sub(pattern, side, left)) for left in names for pattern, side in _SIDES.items()]
         pairs = list(map(list, dict.fromkeys(p for p in mirrored if p[0] != p[1] and p[1] in names)))
         swaps = ", ".join(f"{left} with {right}" for left, right in pairs) or "nothing"
-        logger.warning("The category has no flip_pairs; by the names, a horizontal flip swaps %s", swaps)
+        find.notices.append(f"no flip_pairs; by the names, a horizontal flip swaps {swaps}")
     if not _are(pairs, lambda pair: _are(pair, names.__contains__) and len(pair) == 2) or (
         len({name for pair in pairs for name in pair}) < 2 * len(pairs)
     ):
@@ -98,6 +95,6 @@ def _sigmas(names: list[str], sigmas: object, find: Findings) -> list[float]:
     cocos = dict(zip(COCO_PERSON_KEYPOINT_NAMES, Params("keypoints").kpt_oks_sigmas.tolist(), strict=True))
     mean = sum(cocos.values()) / len(cocos)
     others = ", ".join(name for name in names if name not in cocos) or "none"
-    message = "The category has no sigmas; keypoint AP takes COCO's by name, and their mean, %.3f, for %s"
-    logger.warning(message, mean, others)
+    what = f"no sigmas; keypoint AP takes COCO's by name, and their mean, {mean:.3f}, for {others}"
+    find.notices.append(what)
     return [cocos.get(name, mean) for name in names]

@@ -56,6 +56,8 @@ def register_coco(
     classes = [category["name"] for category in file.content["categories"]]
     metadata = {"thing_classes": classes, **file.keypoints, **_facts(json_file, file)}
     register_coco_instances(name, metadata, write_clean(file, json_file), image_dir)
+    for notice in file.findings.notices:
+        logger.warning("%s: %s", name, notice)
     if not is_quiet:
         tell_mended(name)
 
