@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.nl_detectron
 
-.PHONY: setup demo test test-slow test-all bench soak evidence lint format clean
+.PHONY: setup demo test test-slow test-all bench gpu soak evidence lint format clean
 
 setup: $(READY)
 
@@ -26,6 +26,9 @@ test-all: test test-slow
 bench: $(READY)
 	$(RUN) -W ignore tools/benchmark.py --output output/benchmark
 
+gpu: $(READY)
+	$(RUN) -W ignore tools/gpu.py --output output/gpu
+
 soak: $(READY)
 	$(RUN) -W ignore tools/soak.py --output output/soak
 
@@ -42,4 +45,4 @@ format: $(READY)
 
 # Not $(VENV), which may be an environment of the user's.
 clean:
-	rm -rf .venv build *.egg-info output/demo output/benchmark output/soak
+	rm -rf .venv build *.egg-info output/demo output/benchmark output/gpu output/soak

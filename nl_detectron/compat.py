@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +23,17 @@ def complete_checkpoints(trainer: DefaultTrainer) -> None:
     trainer.checkpointer.add_checkpointable("optimizer", trainer.optimizer)
     if trainer.cfg.SOLVER.AMP.ENABLED:
         trainer.checkpointer.add_checkpointable("grad_scaler", trainer._trainer.grad_scaler)
+
+
+def with_gradient_scale(trainer: DefaultTrainer, state: Mapping[str, object]) -> Mapping[str, object]:
+    """A trainer's state, to load, with a fresh scale of gradients if that of a run in float32 has none.
+
+    Main's trainer for SOLVER.AMP.ENABLED refuses one without it; 0.5 has no scale in this state.
+    """
+    loop, inner = trainer._trainer, state.get("_trainer")
+    if inner is None or not hasattr(loop, "grad_scaler"):
+        return state
+    return {**state, "_trainer": {"grad_scaler": loop.grad_scaler.state_dict(), **inner}}
 
 
 def build_seeded_train_loader(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.modeling import build_model
 from omegaconf import DictConfig
@@ -10,6 +9,7 @@ from torch import nn
 
 from .checkpoint import Checkpointer
 from .config import get_cfg
+from .device import usable_device
 
 __all__ = ["get", "get_config", "get_config_file"]
 
@@ -54,12 +54,11 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
         device: instead of the config's; None is the config's, or the CPU where there is no GPU.
     """
     cfg = get_config(config_path, trained)
-    if device is None and not torch.cuda.is_available():
-        device = "cpu"
     if isinstance(cfg, CfgNode):
-        cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
+        cfg.MODEL.DEVICE = device or usable_device(cfg.MODEL.DEVICE)
         model, weights = build_model(cfg), cfg.MODEL.WEIGHTS
     else:
-        model, weights = instantiate(cfg.model).to(device or cfg.train.device), cfg.train.init_checkpoint
+        device = device or usable_device(cfg.train.device)
+        model, weights = instantiate(cfg.model).to(device), cfg.train.init_checkpoint
     Checkpointer(model).load(weights)
     return model

@@ -6,6 +6,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 
 from .checkpoint import load_weights
+from .engine.precision import use_precision
 from .inspect import in_format
 
 __all__ = ["Predictor"]
@@ -13,6 +14,8 @@ __all__ = ["Predictor"]
 
 class Predictor(DefaultPredictor):
     """Detectron2's, which takes a BGR image and returns the output of the model for it.
+
+    The model computes in SOLVER.AMP.PRECISION, as in an evaluation.
 
     Attributes:
         metadata: that of the first test set. Numbers replace its names where their count is not the model's.
@@ -30,6 +33,7 @@ class Predictor(DefaultPredictor):
         self.cfg.MODEL.WEIGHTS, self.cfg.INPUT.FORMAT = cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT
         self.metadata = _complete_metadata(cfg)
         self.report = load_weights(self.model, cfg.MODEL.WEIGHTS, allow_mismatch)
+        use_precision(cfg, self.model)
 
     def __call__(self, original_image: np.ndarray) -> dict[str, object]:
         """The output of the model for an image (H, W, 3) of uint8, BGR."""

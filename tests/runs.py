@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,12 @@ def start(root: Path, *command: str, **variables: str) -> subprocess.Popen:
         text=True,
         start_new_session=True,  # so that its workers can be ended with it
     )
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def finish(process: subprocess.Popen, seconds: float = 120) -> str:

@@ -3,16 +3,16 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import launch
-from detectron2.utils import comm
+from torch.distributed.elastic.utils.store import synchronize
 
-from nl_detectron.compat import create_local_process_group
+from nl_detectron.compat import create_local_process_group, data_parallel_on_cpu
 from nl_detectron.errors import UserError
 
 
@@ -32,12 +32,11 @@ def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNod
     """Call `function(cfg, args)` in each process of the run, with Detectron2's communication set up."""
     timeout = timedelta(minutes=args.timeout)
     if is_under_torchrun():
-        on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
-        if on_gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
-        create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        function(cfg, args)
+        with lost_processes_reported(args):
+            _join(cfg.MODEL.DEVICE, timeout)
+        # DistributedDataParallel takes the model's device; Detectron2 would name the GPU of the local rank
+        with nullcontext() if dist.get_backend() == "nccl" else data_parallel_on_cpu():
+            function(cfg, args)
         dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
         return
     launch(
@@ -49,6 +48,39 @@ def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNod
         args=(cfg, args),
         timeout=timeout,
     )
+
+
+def _backend(device: str) -> str:
+    """NCCL on GPUs, where NL_DETECTRON_BACKEND=gloo lets several processes share one, as NCCL refuses."""
+    return (os.environ.get("NL_DETECTRON_BACKEND") or "nccl") if device.startswith("cuda") else "gloo"
+
+
+def _join(device: str, timeout: timedelta) -> None:
+    """Join torchrun's processes, once all have told the others the type of their device."""
+    store, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+    if size == int(os.environ["LOCAL_WORLD_SIZE"]):  # one machine, where --max-restarts keeps the store
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    own, seconds = device.partition(":")[0].encode(), timeout.total_seconds()
+    ranks: dict[str, list[str]] = {}
+    for other, name in enumerate(synchronize(store, own, rank, size, "device", seconds)):
+        ranks.setdefault(name.decode(), []).append(str(other))
+    if len(ranks) > 1:
+        found = "; ".join(f"{name} in process {', '.join(ranks[name])}" for name in sorted(ranks))
+        remedy = "Make GPUs available to all (see nvidia-smi, CUDA_VISIBLE_DEVICES), or set MODEL.DEVICE cpu."
+        raise UserError(f"The processes have different types of devices: {found}. {remedy}")
+    gpu = None
+    if device.startswith("cuda"):
+        gpu = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(gpu)
+    dist.init_process_group(
+        _backend(device),
+        store=dist.PrefixStore("group", store),
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+        device_id=gpu if _backend(device) == "nccl" else None,
+    )
+    create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
 def is_lost_process(error: BaseException | None) -> bool:
@@ -63,9 +95,9 @@ def lost_processes_reported(args: Namespace) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if comm.get_world_size() == 1 or not is_lost_process(error):
+        if count_processes(args) == 1 or not is_lost_process(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(
             f"The communication with another process failed: {reason}. If that has ended, or exceeded "
             f"--timeout {args.timeout:g} minutes, see its log, then --resume."
@@ -83,7 +115,7 @@ def check_processes(cfg: CfgNode, args: Namespace) -> None:
                 "Under torchrun, --nproc-per-node and --nnodes replace --num-gpus, --num-machines."
             )
         here = int(os.environ["LOCAL_WORLD_SIZE"])
-        if on_gpu and here > gpus:
+        if here > gpus and _backend(cfg.MODEL.DEVICE) == "nccl":
             raise UserError(f"--nproc-per-node is {here}, but this machine has {gpus} GPUs.")
     elif args.num_gpus > 1 and not on_gpu:
         what = f"--num-gpus is {args.num_gpus}, but MODEL.DEVICE is {cfg.MODEL.DEVICE}"

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
 from nl_detectron.data import add_register_coco, register_from
+from nl_detectron.device import usable_device
 from nl_detectron.errors import UserError
 
 from .config_loading import flat_pairs, merge_file, merge_options
@@ -110,9 +110,10 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     _give_back_keys(args, cfg)
     given = _non_local_keys(merge_file(cfg, args.config_file))
     merge_options(cfg, args.opts)
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    device = usable_device(cfg.MODEL.DEVICE)
+    if device != cfg.MODEL.DEVICE:
         print("No GPU is available: running on the CPU.", file=sys.stderr)
-        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.DEVICE = device
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         note = "Detectron2's mixed precision needs a GPU: using SOLVER.AMP.PRECISION bfloat16 instead."
         print(note, file=sys.stderr)

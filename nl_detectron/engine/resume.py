@@ -19,7 +19,7 @@ _WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS", "SOL
 # What --new-schedule may change. A longer training needs no flag.
 _SCHEDULE = {f"SOLVER.{key}" for key in ("BASE_LR", "BASE_LR_END", "STEPS", "GAMMA", "LR_SCHEDULER_NAME")}
 _SCHEDULE |= {f"SOLVER.{key}" for key in ("WARMUP_FACTOR", "WARMUP_ITERS", "WARMUP_METHOD", "NUM_DECAYS")}
-_ALLOWED = {"SOLVER.MAX_ITER", "MODEL.DEVICE"}
+_ALLOWED = {"SOLVER.MAX_ITER", "MODEL.DEVICE", "SOLVER.AMP.ENABLED", "SOLVER.AMP.PRECISION"}
 
 
 def fix_seed(cfg: CfgNode, resume: bool) -> None:

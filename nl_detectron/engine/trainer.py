@@ -16,13 +16,13 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu
+from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu, with_gradient_scale
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
 
 from .distributed import is_lost_process
-from .precision import autocast, use_precision
+from .precision import autocast, check_precision, use_precision
 from .resume import check_resume, differences, restart_schedule, setting
 from .run_record import RunRecord
 from .signals import SignalHook
@@ -121,10 +121,13 @@ class Trainer(DefaultTrainer):
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         check_resume(state_dict, self.cfg, self.new_schedule)
-        super().load_state_dict(state_dict)
-        self._changed = [text for _, text in differences(state_dict, self.cfg)]
+        super().load_state_dict(with_gradient_scale(self, state_dict))
+        changed = dict(differences(state_dict, self.cfg))
+        self._changed = list(changed.values())
         if self._changed:
             logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
+        if self.cfg.SOLVER.AMP.ENABLED and "SOLVER.AMP.ENABLED" in changed:
+            logger.warning("The checkpoint has no scale of the gradients: it starts anew.")
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
@@ -170,6 +173,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
+        check_precision(cfg)
         model = super().build_model(cfg)
         size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         logger.info("This model has %s", summarize_non_local(model, size))

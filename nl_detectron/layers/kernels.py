@@ -10,6 +10,9 @@ Letters and shapes are those of `pairwise.py`.
 
 All differ from the matrix by rounding only, with one exception: at logits of 1e9, the gradients of fused
 attention are wrong, because PyTorch recomputes the softmax as exp(logit - log_sum_exp).
+
+On GPUs, products are in the precision of the features, and their sums in float32, as tensor cores do it. On
+CPUs all is in float32 or better: few CPUs multiply half precision, and on others that is 20 times slower.
 """
 
 from typing import NamedTuple
@@ -20,9 +23,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# The largest N x M matrix of float32 that is built. Up to here training is no slower with it than with fused
+# The largest N x M matrix that is built on a CPU. Up to here training is no slower with it than with fused
 # attention, which computes the logits once more for the gradients.
 MATRIX_BYTES = 80 * 2**20
+
+# The part of a GPU's memory that the matrix may take; training holds up to three of its size at a time.
+MEMORY_SHARE = 1 / 64
+
+# Of fused attention, those that do not plan anew for each shape, as cuDNN's: an image has a shape of its own.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # What the sorted sums may hold at a time: five float64 tensors of some of the channels.
 SLAB_BYTES = 8 * 2**20
@@ -49,23 +58,25 @@ def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
         if is_graph_capture():
             return alternative
         b, n, m, d, d_g = theta.shape[0], theta.shape[2], phi.shape[2], theta.shape[1], g.shape[1]
-        budget, is_cheaper = MATRIX_BYTES, True
-        if form == "softmax":
-            budget = softmax_matrix_bytes(d, d_g)
-        elif form == "dot_product":
+        is_cheaper = True
+        if form == "dot_product":
             is_cheaper = n * m * (d + d_g) <= (n + m) * d * d_g  # multiply-adds
-        else:
+        elif form == "concatenation" and not theta.is_cuda:
             is_cheaper = n * m <= PAIRS_PER_SORTED_VALUE * (n + m)
-        return "matrix" if is_cheaper and 4 * b * n * m <= budget else alternative
+        fits = theta.element_size() * b * n * m <= matrix_budget(form, theta, g)
+        return "matrix" if is_cheaper and fits else alternative
 
 
-def softmax_matrix_bytes(d: int, d_g: int) -> int:
-    """The budget of a softmax form with d channels of theta and phi, and d_g of g.
+def matrix_budget(form: str, theta: Tensor, g: Tensor) -> int:
+    """How many bytes the matrix may have.
 
-    Fused attention pads g to d channels, and does that much more work; the more channels there are, the less
-    the memory of the matrix weighs against that.
+    On CPUs fused attention pads g to d channels, and does that much more work; the more channels there are,
+    the less the memory of the matrix weighs against that.
     """
-    if d <= d_g:
+    if theta.is_cuda:
+        return int(MEMORY_SHARE * torch.cuda.get_device_properties(theta.device).total_memory)
+    d, d_g = theta.shape[1], g.shape[1]
+    if form != "softmax" or d <= d_g:
         return MATRIX_BYTES
     return MATRIX_BYTES * d // d_g * (2 if d >= 1024 else 1)
 
@@ -76,15 +87,17 @@ def is_graph_capture() -> bool:
 
 
 def fused_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
-    """The softmax forms by PyTorch's kernel, y (B, D, N); on GPUs in the precision of the features."""
+    """The softmax forms by PyTorch's kernel, y (B, D, N)."""
     padding = max(0, theta.shape[1] - g.shape[1])
     value = F.pad(g, (0, 0, 0, padding)) if padding else g  # there is a kernel only for d = D
-    if not theta.is_cuda:
-        dtype = torch.promote_types(theta.dtype, torch.float32)
-        theta, phi, value = theta.to(dtype), phi.to(dtype), value.to(dtype)
-    y = _attend(theta, phi, value, scale)
-    if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
-        if not is_graph_capture():
+    if torch.jit.is_scripting():
+        y = _attend(theta, phi, value, scale)
+    else:
+        if is_graph_capture():
+            y = _attend(theta, phi, value, scale)
+        else:
+            with sdpa_kernel(BACKENDS):
+                y = _attend(theta, phi, value, scale)
             y = _DifferentiableTwice.apply(y, theta, phi, value, scale)
     return y[:, : g.shape[1]]
 

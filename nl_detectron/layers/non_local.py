@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nl_detectron.errors import ArgumentError
 
-from .pairwise import concatenation, dot_product, softmax_attention
+from .pairwise import concatenation, dot_product, saturate_, softmax_attention
 
 PAIRWISE = ("gaussian", "embedded_gaussian", "dot_product", "concatenation")
 SUBSAMPLE = ("input", "embedding", "none")
@@ -100,14 +100,17 @@ class NonLocalBlock(CNNBlockBase):
         """z of Eq. 6 for x (B, C, *S) with `dim` sizes in S, of the same shape. B may be 0."""
         if torch.jit.is_scripting():  # which has no autocast for a device known at run time only
             theta, phi, g = self.embed(x)
-            return self._respond(x, theta, phi, g)
+            out = self.out(self._respond(x, theta, phi, g))
         else:
             if x.dim() != self.dim + 2:
                 rule = f"(batch, channels, and {self.dim} sizes)"
                 raise ArgumentError("the shape of x", rule, tuple(x.shape), "Add the batch dimension.")
             theta, phi, g = self.embed(x)
-            with _without_autocast(x.device):  # in half precision the products would overflow
-                return self._respond(x, theta, phi, g)
+            with _without_autocast(x.device):  # the operation chooses its precision itself
+                y = self._respond(x, theta, phi, g)
+            with _without_autocast(x.device) if self._may_overflow(g) else nullcontext():
+                out = self.out(y)
+        return saturate_((x + out).to(x.dtype))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """theta (B, d, *S) of x at all positions, phi and g (B, d, *S') at the subsampled ones.
@@ -115,9 +118,9 @@ class NonLocalBlock(CNNBlockBase):
         For "gaussian", theta and phi are x itself.
         """
         x_hat = _pool(x) if self.subsample == "input" else x
-        g = _saturate(self.g(x_hat))
+        g = saturate_(self.g(x_hat))
         if hasattr(self, "theta"):
-            theta, phi = _saturate(self.theta(x)), _saturate(self.phi(x_hat))
+            theta, phi = saturate_(self.theta(x)), saturate_(self.phi(x_hat))
         else:
             theta, phi = x, x_hat
         if self.subsample == "embedding":
@@ -133,10 +136,13 @@ class NonLocalBlock(CNNBlockBase):
         return softmax_attention(theta, phi, g, self.logit_scale)
 
     def _respond(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """Eq. 1 and Eq. 6: z of x and its embeddings."""
+        """y (B, d, *S) of x and its embeddings, in the precision in which `out` takes it."""
         y = self.operate(theta.flatten(2), phi.flatten(2), g.flatten(2)).unflatten(2, x.shape[2:])
-        y = _saturate(y, self.out.weight.dtype)  # (B, d, *S)
-        return _saturate(x + self.out(y), x.dtype)  # (B, C, *S)
+        return saturate_(y.to(self.out.weight.dtype)) if self._may_overflow(g) else y.to(g.dtype)
+
+    def _may_overflow(self, g: Tensor) -> bool:
+        """Whether W_z y may be far beyond float16: no softmax keeps y within g."""
+        return g.dtype == torch.float16 and self.pairwise in ("dot_product", "concatenation")
 
     def variant(self) -> dict[str, str | bool]:
         """The options that decide what the block computes, and that no tensor of it shows."""
@@ -163,7 +169,7 @@ class OutputProjection(nn.Module):
             out = F.conv2d(y, self.weight, self.bias)
         else:
             out = F.conv3d(y, self.weight, self.bias)
-        out = _saturate(out)
+        out = saturate_(out)
         if self.norm is None:
             return out
         if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
@@ -231,18 +237,6 @@ def _pool(x: Tensor) -> Tensor:
     if x.dim() == 4:
         return F.max_pool2d(x, [height, width])
     return F.max_pool3d(x, [1, height, width])
-
-
-def _saturate(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """x in `dtype` (or its own); float16 gets its largest value, 65504, where x is beyond it.
-
-    Infinity would become nan at the zero scale of a new block.
-    """
-    if dtype is None:
-        dtype = x.dtype
-    if dtype == torch.float16:
-        x = x.clamp(-65504.0, 65504.0)
-    return x.to(dtype)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:

@@ -6,8 +6,8 @@ Shapes: B images, N positions i, M positions j (after subsampling), d channels o
 Every function takes theta (B, d, N), phi (B, d, M) and g (B, D, M), and returns y (B, D, N).
 
 The lines under "matrix" are the equations, with f written out for all pairs. The others compute the same y
-without that matrix; `kernels.py` says how, and which is taken for what sizes. Sums are in float32 or
-better, whatever the precision of the features.
+without that matrix; `kernels.py` says how, and which is taken for what sizes. PyTorch's products, softmax and
+sums are in float32 or better inside, whatever the precision of what goes in and comes out.
 """
 
 import torch
@@ -21,25 +21,25 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Te
 
     This is Eq. 3 (embedded Gaussian) and, with theta = phi = x, Eq. 2 (Gaussian). The paper has `scale` 1.
     """
+    theta, phi, g = _operands(theta, phi, g)
     if select_kernel("softmax", theta, phi, g) == "fused":
         return fused_attention(theta, phi, g, scale)
     # "matrix"
-    theta, phi, g = _float32(theta), _float32(phi), _float32(g)
-    logits = torch.bmm(theta.transpose(1, 2), phi).mul_(scale)  # (B, N, M)
+    logits = _product(theta.transpose(1, 2), phi, scale)  # (B, N, M)
     weights = logits.softmax(dim=2)  # (B, N, M), f / C(x)
-    return _weighted_sum(weights, g)
+    return _weighted_sum(weights, g, 1.0)
 
 
 def dot_product(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
     """f = theta_i . phi_j and C(x) = M: Eq. 4. A product of three matrices can start at either end."""
-    theta, phi, g = _float32(theta), _float32(phi), _float32(g)
+    theta, phi, g = _operands(theta, phi, g)
     m = phi.shape[2]
     if select_kernel("dot_product", theta, phi, g) == "associative":
-        phi_g = torch.bmm(g, phi.transpose(1, 2)) / m  # (B, D, d)
-        return torch.bmm(phi_g, theta)  # (B, D, N)
+        phi_g = _product(g, phi.transpose(1, 2), 1 / m)  # (B, D, d)
+        return _product(phi_g, theta, 1.0)  # (B, D, N)
     # "matrix"
-    weights = torch.bmm(theta.transpose(1, 2), phi).div_(m)  # (B, N, M), f / C(x)
-    return _weighted_sum(weights, g)
+    f = _product(theta.transpose(1, 2), phi, 1.0)  # (B, N, M)
+    return _weighted_sum(f, g, 1 / m)
 
 
 def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
@@ -48,24 +48,51 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     `w_f` has 2d elements, theta's half first. Its product with a pair is a_i + b_j, so no pair has to be
     concatenated.
     """
-    theta, phi, g, w_f = _float32(theta), _float32(phi), _float32(g), _float32(w_f)
+    theta, phi, g = _operands(theta, phi, g)
     m = phi.shape[2]
-    # ReLU(a_i + b_j) / M = ReLU(a_i / M + b_j / M)
-    w_theta, w_phi = (w_f.flatten() / m).chunk(2)  # (d,), (d,)
+    w_theta, w_phi = w_f.to(theta.dtype).flatten().chunk(2)  # (d,), (d,)
     images = theta.shape[0]
-    a = torch.bmm(w_theta.expand(images, 1, -1), theta)  # (B, 1, N)
-    b = torch.bmm(w_phi.expand(images, 1, -1), phi)  # (B, 1, M)
+    a = _product(w_theta.expand(images, 1, -1), theta, 1.0)  # (B, 1, N)
+    b = _product(w_phi.expand(images, 1, -1), phi, 1.0)  # (B, 1, M)
     if select_kernel("concatenation", theta, phi, g) == "sorted":
-        return sorted_concatenation(a.squeeze(1), b.squeeze(1), g)
+        a, b = _float32(a.squeeze(1)), _float32(b.squeeze(1))
+        # ReLU(a_i + b_j) / M = ReLU(a_i / M + b_j / M)
+        return saturate_(sorted_concatenation(a / m, b / m, g))
     # "matrix"
-    weights = (a.transpose(1, 2) + b).relu_()  # (B, N, M), f / C(x)
-    return _weighted_sum(weights, g)
+    f = saturate_(a.transpose(1, 2) + b).relu_()  # (B, N, M)
+    return _weighted_sum(f, g, 1 / m)
 
 
-def _weighted_sum(weights: Tensor, g: Tensor) -> Tensor:
-    """y_i = sum_j weights_ij g_j: Eq. 1."""
-    y = torch.bmm(weights, g.transpose(1, 2))  # (B, N, D)
+def _weighted_sum(f: Tensor, g: Tensor, scale: float) -> Tensor:
+    """y_i = scale * sum_j f_ij g_j: Eq. 1."""
+    y = _product(f, g.transpose(1, 2), scale)  # (B, N, D)
     return y.transpose(1, 2)  # (B, D, N)
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale * a b of two batches of matrices. `scale` multiplies the sums before they are rounded."""
+    return saturate_(torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale))
+
+
+def saturate_(x: Tensor) -> Tensor:
+    """Replace infinity in x, if it is of float16, by the largest value, 65504. The gradient stays as it is.
+
+    Infinity would become nan in a softmax, in a sum with its negative, and at the zero scale of a new block.
+    """
+    if x.dtype == torch.float16:
+        x.detach().clamp_(-65504.0, 65504.0)
+    return x
+
+
+def _operands(theta: Tensor, phi: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """On GPUs all in the precision of g, as under autocast theta = phi = x may have another; on CPUs in
+    float32 or better.
+    """
+    if not g.is_cuda:
+        return _float32(theta), _float32(phi), _float32(g)
+    if theta.dtype != g.dtype:
+        theta, phi = saturate_(theta.to(g.dtype)), saturate_(phi.to(g.dtype))
+    return theta, phi, g
 
 
 def _float32(x: Tensor) -> Tensor:

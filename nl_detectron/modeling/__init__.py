@@ -16,3 +16,4 @@ from .placement import (
     strides_in_resnets,
     summarize_non_local,
 )
+from .positions import locate_in_float32

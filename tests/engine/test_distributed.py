@@ -2,30 +2,29 @@
 
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, load, run_here, start
+import torch
+from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, free_port, load, run_here, start
 from torch.multiprocessing import ProcessExitedException
 
-from nl_detectron.engine import main
+from nl_detectron import get_cfg
+from nl_detectron.engine import distributed, main
 from nl_detectron.engine.distributed import is_lost_process
-from nl_detectron.errors import one_line_errors
+from nl_detectron.engine.flags import train_net_parser
+from nl_detectron.errors import UserError, one_line_errors
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
 TRAIN_NET = str(ROOT / "train_net.py")
+JOINING = str(ROOT / "tests" / "engine" / "joining.py")
 CHECKS = ("equal_weights", "equal_steps", "no_instances")  # of two_ranks.py
 PATIENCE = 30  # seconds in which the others notice that a process is gone
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def torchrun(root: Path, *command: str) -> subprocess.Popen:
@@ -137,6 +136,65 @@ def test_a_process_that_is_gone_ends_the_others(
     assert printed.splitlines()[-1].startswith(expected)
     assert "Traceback" not in printed
     assert load(output / (output / "last_checkpoint").read_text())["iteration"] >= 1
+
+
+def assert_joining_fails(device: str, message: str, ranks_that_wait: Sequence[int]) -> None:
+    ranks = start_ranks(ROOT, JOINING, device)
+    printed = [finish(rank, 60).splitlines() for rank in ranks]
+    for rank in ranks_that_wait:
+        seconds, line = printed[rank]
+        assert float(seconds) < 5
+        assert line.startswith(f"error{' in process 1' if rank else ''}: {message}")
+        assert ranks[rank].returncode == 1
+
+
+def test_processes_on_different_devices_end_at_once() -> None:
+    found = "cpu in process 0; cuda in process 1"
+    message = f"The processes have different types of devices: {found}. Make GPUs available to all"
+    assert_joining_fails("cuda", message, (0, 1))
+
+
+@pytest.mark.slow
+def test_a_process_that_never_starts_ends_the_others() -> None:
+    message = "The communication with another process failed: Timed out after 2 seconds waiting for clients"
+    assert_joining_fails("late", message, (0,))
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_processes() -> None:
+    """They must not find the addresses of those before them."""
+    run = start(ROOT, *TORCHRUN, free_port(), "--max-restarts", "1", JOINING, "cpu", "fail once")
+    printed = finish(run)
+    assert run.returncode == 0, printed
+    assert printed.count("joined") == 4
+
+
+@pytest.mark.parametrize(("backend", "gpu"), [("nccl", 1), ("gloo", 0)])
+def test_processes_share_a_gpu_with_gloo_only(
+    backend: str, gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU that the second of two processes takes, and tells NCCL, where there are 2 - or 1 with gloo."""
+    join = Mock()
+    store = (distributed.dist.HashStore(), 1, 2)
+    monkeypatch.setenv("NL_DETECTRON_BACKEND", backend)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2" if name.endswith("SIZE") else "1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpu + 1)
+    monkeypatch.setattr("torch.cuda.set_device", (set_device := Mock()))
+    monkeypatch.setattr(distributed.dist, "rendezvous", lambda *_, **__: iter([store]))
+    monkeypatch.setattr(distributed.dist, "init_process_group", join)
+    monkeypatch.setattr(distributed, "synchronize", lambda *_: [b"cuda", b"cuda"])
+    monkeypatch.setattr(distributed, "create_local_process_group", Mock())
+    args = train_net_parser().parse_args([])
+    distributed.check_processes(get_cfg(), args)
+    distributed._join("cuda", timedelta(minutes=1))
+    set_device.assert_called_once_with(torch.device("cuda", gpu))
+    assert join.call_args.args == (backend,)
+    assert join.call_args.kwargs["device_id"] == (torch.device("cuda", 1) if backend == "nccl" else None)
+    monkeypatch.delenv("NL_DETECTRON_BACKEND")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match="--nproc-per-node is 2, but this machine has 1 GPUs"):
+        distributed.check_processes(get_cfg(), args)
 
 
 def test_a_process_that_the_system_kills_is_named() -> None:

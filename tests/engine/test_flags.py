@@ -1,12 +1,16 @@
 """Command lines of train_net.py and of the tools: their flags, and the config that they name."""
 
 import argparse
+import warnings
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from runs import KEYPOINT, MASK, load_config
 
 from nl_detectron import get_cfg, model_zoo
+from nl_detectron.device import usable_device
 from nl_detectron.engine import add_detection_flags, find_config, output_path, read_config, tool_parser
 from nl_detectron.engine import set_confidence_threshold as set_threshold
 from nl_detectron.engine.flags import THRESHOLDS, train_net_parser
@@ -36,11 +40,8 @@ def test_a_config_by_its_name_or_its_path(name: str) -> None:
     assert Path(find_config(name)).resolve() == Path(model_zoo.get_config_file(MASK))
 
 
-def test_without_gpu_it_runs_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_gpu_it_runs_on_the_cpu(without_gpu: None, capsys: pytest.CaptureFixture[str]) -> None:
     """A line on stderr says so; another that mixed precision, which Detectron2 has for GPUs only, is ours."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     cfg = load_config("--config-file", MASK, "SOLVER.AMP.ENABLED", "True")
     assert (cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION) == ("cpu", False, "bfloat16")
     first, second = capsys.readouterr().err.splitlines()
@@ -48,6 +49,66 @@ def test_without_gpu_it_runs_on_the_cpu(
     assert "using SOLVER.AMP.PRECISION bfloat16 instead" in second
     load_config("--config-file", MASK, "MODEL.DEVICE", "cpu")
     assert capsys.readouterr().err == ""
+
+
+NOT_COMPILED = AssertionError("Torch not compiled with CUDA enabled")
+
+
+def pytorch_without_gpu(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, error: Exception, gpus: tuple[str, ...]
+) -> None:
+    """PyTorch that cannot use a GPU, for this reason, on a machine whose driver lists `gpus` in `folder`."""
+    for gpu in gpus:
+        (folder / gpu).mkdir()
+    monkeypatch.setattr("nl_detectron.device._GPUS", folder)
+    is_available = partial(warnings.warn, f"CUDA initialization: {error}")  # and returns None
+    monkeypatch.setattr("torch.cuda.is_available", is_available)
+    monkeypatch.setattr("torch.cuda.init", Mock(side_effect=error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU"),
+        RuntimeError("No CUDA GPUs are available"),
+        NOT_COMPILED,
+    ],
+)
+def test_a_machine_without_gpu(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytorch_without_gpu(monkeypatch, tmp_path, error, ())
+    assert usable_device("cuda") == usable_device("cuda:1") == "cpu"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040).\nException raised from"
+        ),
+        RuntimeError("CUDA driver initialization failed, you might not have a CUDA gpu."),
+        NOT_COMPILED,
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_refused(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, without PyTorch's warning of the same. The CPU has to be asked for."""
+    pytorch_without_gpu(monkeypatch, tmp_path, error, ("0000:01:00.0",))
+    warnings.simplefilter("error")  # pytest restores it
+    with pytest.raises(UserError) as refused:
+        load_config("--config-file", MASK)
+    reason = str(error).split("\n")[0].rstrip(".")
+    remedy = "Install a PyTorch for this GPU and its driver, or set MODEL.DEVICE cpu."
+    assert str(refused.value) == f"PyTorch cannot use the GPU: {reason}. {remedy}"
+    assert load_config("--config-file", MASK, "MODEL.DEVICE", "cpu").MODEL.DEVICE == "cpu"
+    with pytest.raises(UserError, match="PyTorch cannot use the GPU"):
+        model_zoo.get(MASK)
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:", "GPU"])
+def test_other_devices_are_refused(device: str) -> None:
+    with pytest.raises(UserError, match=f"MODEL.DEVICE must be cpu, cuda or cuda:k; got '{device}'"):
+        load_config("--config-file", MASK, "MODEL.DEVICE", device)
 
 
 def test_keys_after_input_are_no_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from runs import KEYPOINT, MASK, arguments, load, run_here
 
 from nl_detectron import get_cfg
 from nl_detectron.engine import Trainer
-from nl_detectron.engine.precision import autocast, check_precision
+from nl_detectron.engine.precision import check_precision
 from nl_detectron.errors import UserError
 
 LIGHT = (MASK, KEYPOINT)
@@ -83,7 +83,7 @@ def test_refused(device: str, scaled: bool, precision: str, message: str) -> Non
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = device, scaled, precision
     with pytest.raises(UserError, match=f"^SOLVER.AMP.PRECISION .*{message}"):
-        autocast(cfg)
+        check_precision(cfg)
 
 
 def test_float16_with_scaled_gradients_is_for_gpus() -> None:

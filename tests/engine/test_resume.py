@@ -185,6 +185,37 @@ def test_what_is_not_as_it_was_is_told(small_cfg: CfgNode) -> None:
     assert not list(changes({}, changed))  # of a checkpoint that says nothing
 
 
+def test_mixed_precision_may_change(
+    copied: Path, small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On, with a fresh scale of the gradients; on as before, with the scale of the checkpoint; and off."""
+    monkeypatch.setattr("torch.cuda.amp.GradScaler", lambda: torch.amp.GradScaler("cpu"))
+    small_cfg.OUTPUT_DIR, small_cfg.SOLVER.MAX_ITER = str(copied), 9
+    mixed = small_cfg.clone()
+    mixed.SOLVER.AMP.ENABLED, mixed.SOLVER.AMP.PRECISION = True, "bfloat16"
+
+    def resume(cfg: CfgNode) -> tuple[Trainer, list[str]]:
+        caplog.clear()
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=True)
+        assert trainer.start_iter == 3
+        assert any("momentum_buffer" in state for state in trainer.optimizer.state.values())
+        return trainer, [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    trainer, (changed, scale) = resume(mixed)
+    assert "SOLVER.AMP.ENABLED was False and is True; SOLVER.AMP.PRECISION was  and is bfloat16" in changed
+    assert scale == "The checkpoint has no scale of the gradients: it starts anew."
+    scaler = trainer._trainer.grad_scaler
+    assert scaler.get_scale() == torch.amp.GradScaler("cpu").get_scale()
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 8.0})
+    trainer.checkpointer.save("model_0000002", iteration=2)
+    trainer, told = resume(mixed)
+    assert trainer._trainer.grad_scaler.get_scale() == 8
+    assert told == []
+    _, (changed,) = resume(small_cfg)
+    assert "SOLVER.AMP.ENABLED was True and is False" in changed
+
+
 def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
     copied: Path, small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,8 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+def refused(without_gpu: None, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Run train_net.py on a machine without a GPU: the message of its refusal."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.chdir(tmp_path)  # ./output would be here
 
     def run(*words: str) -> str:

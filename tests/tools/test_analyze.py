@@ -21,9 +21,8 @@ Analyze = Callable[[str], str]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Analyze:
+def run(without_gpu: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Analyze:
     """Run the tool on a machine without a GPU: what it prints."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
     def main(arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["analyze.py", *arguments.split()])

@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from nl_detectron import model_zoo
+from nl_detectron import locate_in_float32, model_zoo
 
 from .measure import Run, compare, comparison
 
@@ -25,15 +25,15 @@ def run_models(name: str, like: Tensor) -> Iterator[list[str]]:
 
     Both are on the device of `like`, under autocast if its dtype is not float32.
     """
-    models = [_build(CONFIG.format(name, suffix), like.device) for suffix in ("_nl", "")]
+    models = [build(CONFIG.format(name, suffix), like.device) for suffix in ("_nl", "")]
     for training in (False, True):
-        runs: list[Run] = [partial(_run, model, like.dtype, training) for model in models]
+        runs: list[Run] = [partial(run, model, like.dtype, training) for model in models]
         rounds = 3 if name == "R_50" and not training else 1
         new, old = compare(runs, like.device, seconds=0, rounds=rounds)
         yield [name, "training" if training else "inference", *comparison(new, old)]
 
 
-def _build(config: str, device: torch.device) -> nn.Module:
+def build(config: str, device: torch.device) -> nn.Module:
     """A model of random weights that gives 100 detections, as many as COCO's evaluation takes."""
     cfg = model_zoo.get_config(config)
     cfg.MODEL.DEVICE = str(device)
@@ -43,7 +43,7 @@ def _build(config: str, device: torch.device) -> nn.Module:
     for name, buffer in model.named_buffers():
         if name.endswith("conv3.norm.weight"):  # or random weights would let features grow without end
             buffer.fill_(0.2)
-    return model
+    return locate_in_float32(model)
 
 
 def _sample() -> dict[str, object]:
@@ -58,10 +58,11 @@ def _sample() -> dict[str, object]:
     return {"image": image, "instances": objects}
 
 
-def _run(model: nn.Module, dtype: torch.dtype, training: bool) -> None:
+def run(model: nn.Module, dtype: torch.dtype, training: bool, batch: int = 1) -> None:
+    """Inference, or forward and backward pass, of a batch of images."""
     model.train(training).zero_grad(set_to_none=True)
     with EventStorage(), torch.set_grad_enabled(training):
         with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-            results = model([_sample()])
+            results = model([_sample()] * batch)
         if training:
             sum(results.values()).backward()

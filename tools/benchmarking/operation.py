@@ -115,13 +115,11 @@ def run_case(
     b, n, m, channels = shape
     d = 2 * channels if function == "gaussian" else channels
     inputs = make_inputs(b, n, m, d, channels, like)
-    kernel = kernels.select_kernel("softmax" if "gaussian" in function else function, *inputs[:3])
-    budget = kernels.MATRIX_BYTES
-    if "gaussian" in function:
-        budget = kernels.softmax_matrix_bytes(d, channels)
-    budget = max(budget, 4 * b * max(n, m) * d)
+    form = "softmax" if "gaussian" in function else function
+    kernel = kernels.select_kernel(form, *inputs[:3])
+    budget = max(kernels.matrix_budget(form, inputs[0], inputs[2]), 4 * b * max(n, m) * d)
     for backward in (False, True):
-        runs = [_bind(operation, inputs, backward) for operation in OPERATIONS[function]]
+        runs = [bind(operation, inputs, backward) for operation in OPERATIONS[function]]
         results = compare(runs, like.device, seconds)
         case = Case(function, positions, shape, kernel, backward, *results, budget)
         if case.ratio > BAR:
@@ -136,7 +134,8 @@ def make_inputs(b: int, n: int, m: int, d: int, channels: int, like: Tensor) -> 
     return [*features, w_f / (2 * d) ** 0.5]
 
 
-def _bind(operation: Operation, inputs: list[Tensor], backward: bool) -> Run:
+def bind(operation: Operation, inputs: list[Tensor], backward: bool) -> Run:
+    """The forward pass alone, or with the backward pass."""
     if not backward:
         return torch.no_grad()(lambda: operation(*inputs))
     theta, _, g, _ = inputs

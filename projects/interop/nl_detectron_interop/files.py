@@ -57,4 +57,4 @@ def check_is_new(path: Path) -> None:
 def _as_arrays(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _as_arrays(item) for name, item in value.items()}
-    return value.numpy() if isinstance(value, Tensor) else value
+    return value.cpu().numpy() if isinstance(value, Tensor) else value

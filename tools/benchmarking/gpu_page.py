@@ -1,0 +1,122 @@
+"""The page of tools/gpu.py: its bars, and its figures as tables."""
+
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+import detectron2
+import torch
+import torchvision
+
+from nl_detectron import __version__
+
+from .measure import table
+
+Row = Mapping[str, object]
+OPERATION_BAR, STEP_BAR, AP_BAR = 1.05, 4.0, 0.5
+
+
+def page(found: Mapping[str, object]) -> tuple[str, bool]:
+    """Markdown, and whether all bars are met."""
+    bars = list(_bars(found))
+    verdicts = [f"- {'met' if is_met else 'NOT met'}: {text}" for text, is_met in bars]
+    steps = [[step["name"], step["outcome"], f"{step['seconds']:.0f}"] for step in found["steps"]]
+    parts = [
+        f"# On a GPU\n\n{_versions()}",
+        "## Bars\n\n" + "\n".join(verdicts),
+        "## Steps\n\n" + table(steps, ["step", "outcome", "seconds"]),
+        "## The operation\n\n" + _operation_table(found["operation"]),
+        "## Training steps\n\n" + _model_table(found["models"]),
+        "## Shapes of 640 pixels\n\n" + _shapes_table(found["shapes"]),
+    ]
+    return "\n\n".join(parts) + "\n", all(is_met for _, is_met in bars)
+
+
+def _versions() -> str:
+    card = torch.cuda.get_device_name()
+    versions = f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}"
+    python = f"Python {platform.python_version()}, Detectron2 {detectron2.__version__}"
+    return f"{card}, {date.today()}: {versions}, {python}, nl_detectron {__version__}."
+
+
+def _bars(found: Mapping[str, object]) -> Iterable[tuple[str, bool]]:
+    for step in found["steps"]:
+        passed = step["outcome"] == "passed"
+        yield f"{step['name']}: {found['tests'] if step['name'] == 'tests' else step['outcome']}", passed
+    if ratios := [(_ratio(row), row) for row in found["operation"]]:
+        worst, row = max(ratios, key=lambda pair: pair[0])
+        where = ", ".join(row[key] for key in ("function", "positions", "precision", "pass"))
+        text = (
+            f"the operation takes at most {OPERATION_BAR} of the usual time; the worst of {len(ratios)} is "
+        )
+        yield f"{text}{worst:.3f} ({where})", worst <= OPERATION_BAR
+    for row in found["models"]:
+        share = _share(row)
+        text = f"the block takes less than {STEP_BAR:g} % of a step of {row['model']} in {row['precision']}"
+        yield f"{text}: {share:.1f} %", share < STEP_BAR
+    for task in ("bbox", "segm"):
+        for device in ("cuda", "cpu"):
+            if changes := _changes(found["shapes"], task, device):
+                mean = statistics.mean(changes)
+                each = ", ".join(f"{change:+.2f}" for change in changes)
+                text = (
+                    f"bfloat16 moves {task} AP of models trained in float32 by at most {AP_BAR} in the mean"
+                )
+                yield f"{text}, on {device}: {each}", abs(mean) <= AP_BAR
+
+
+def _ratio(row: Row) -> float:
+    """Our time, relative to the usual; 0 if the usual does not fit into the memory."""
+    usual, ours = row["ways"]["usual"], row["ways"][row["chosen"]]
+    return ours["ms"] / usual["ms"] if usual and ours else 0.0
+
+
+def _share(row: Row) -> float:
+    """The block's part of a step, in percent."""
+    ours, baseline = row["+1 NL"]["ms"], row["baseline"]["ms"]
+    return 100 * (ours - baseline) / ours
+
+
+def _changes(rows: Sequence[Row], task: str, device: str) -> list[float]:
+    trained = {
+        row["seed"]: row["AP"] for row in rows if "device" not in row and row["trained in"] == "float32"
+    }
+    evaluated = [row for row in rows if row.get("device") == device]
+    return [row["AP"][task] - trained[row["seed"]][task] for row in evaluated]
+
+
+def _operation_table(rows: Sequence[Row]) -> str:
+    """A row for each form, size and precision: milliseconds and MB of the usual sequence and of each way."""
+    cells = []
+    for row in rows:
+        chosen = row["chosen"]
+        other = next(way for way in row["ways"] if way not in ("usual", chosen))
+        costs = [row["ways"][way] for way in (chosen, "usual", other)]
+        times = [f"{cost['ms']:.3f}" if cost else "no memory" for cost in costs]
+        memory = [f"{cost['MB']:.0f}" if cost else "" for cost in costs[:2]]
+        launches = [str(cost.get("launches", "")) for cost in costs[:2]]
+        where = [row["function"], row["positions"], row["precision"], row["pass"], chosen]
+        cells.append([*where, *times[:2], f"{_ratio(row):.2f}", *memory, *launches, other, times[2]])
+    headers = "f|positions|precision|pass|kernel|ours ms|usual ms|ratio|ours MB|usual MB|ours launches"
+    return table(cells, [*headers.split("|"), "usual launches", "other kernel", "its ms"])
+
+
+def _model_table(rows: Sequence[Row]) -> str:
+    cells = []
+    for row in rows:
+        ours, baseline = row["+1 NL"], row["baseline"]
+        times = [f"{each['ms']:.1f}" for each in (ours, baseline)]
+        memory = [f"{each['MB']:.0f}" for each in (ours, baseline)]
+        cells.append([row["model"], row["precision"], *times, f"{_share(row):.1f} %", *memory])
+    headers = ["model", "precision", "+1 NL ms", "baseline ms", "block's share", "+1 NL MB", "baseline MB"]
+    return table(cells, headers)
+
+
+def _shapes_table(rows: Sequence[Row]) -> str:
+    cells = []
+    for row in rows:
+        where = [row["seed"], row["trained in"], row.get("evaluated in", row["trained in"])]
+        ap = [f"{row['AP'][task]:.1f}" for task in ("bbox", "segm")]
+        cells.append([*map(str, where), row.get("device", "cuda"), *ap])
+    return table(cells, ["seed", "trained in", "evaluated in", "on", "box AP", "mask AP"])

@@ -1,0 +1,131 @@
+#!/usr/bin/env python
+"""Prove this project on a GPU: tests, times, and trainings in three precisions. About 8 minutes on an H100.
+
+Each step has a time limit and a log of its own, so that one that fails leaves the others. The results are
+in gpu.json, and on a page, gpu.md, which says for each bar whether it is met; the exit code is 1 if one is
+not. It needs no network, and no environment of `make setup` where Detectron2 and the packages of this
+repository can be imported.
+
+    python tools/gpu.py --output output/gpu
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from benchmarking.gpu_page import page
+
+from nl_detectron.engine import output_path
+from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.files import atomic_write
+
+ROOT = Path(__file__).parents[1]
+FAR = "projects/far_context"
+
+
+@dataclass
+class Step:
+    """Command lines of Python, one after the other, with {output} for the folder; `limit` is in seconds."""
+
+    name: str
+    limit: float
+    commands: tuple[str, ...]
+    seconds: float = field(default=0.0, init=False)
+    outcome: str = field(default="not run", init=False)
+
+
+def steps() -> list[list[Step]]:
+    """Those that measure times have the GPU for themselves; those of a group run at the same time."""
+    sanity = (
+        f"{FAR}/generate.py --mode far",
+        f"{FAR}/train_net.py --config-file {FAR}/configs/mask_rcnn_R_50_FPN_nl_far.yaml SEED 1 "
+        "OUTPUT_DIR {output}/sanity DATASETS.TEST ('shapes_far_val',) DATALOADER.NUM_WORKERS 4 "
+        "TEST.EXPECTED_RESULTS [['bbox','AP50',100,20]]",
+    )
+    return [
+        [Step("operation", 150, ("-m benchmarking.on_gpu {output}/operation.json",))],
+        [Step("models", 100, ("-m benchmarking.models_on_gpu {output}/models.json",))],
+        [
+            Step("tests", 200, ("-m pytest -q -n 6 -m cuda --tb short tests",)),
+            Step("shapes", 200, ("-m benchmarking.shapes_on_gpu {output}/shapes.json",)),
+            Step("sanity", 200, sanity),
+        ],
+    ]
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.register("type", Path, output_path)
+    parser.add_argument("--output", type=Path, default=Path("output/gpu"), help="folder of the results")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="leave the other steps out")
+    args = parser.parse_args()
+    with one_line_errors():
+        if not torch.cuda.is_available():
+            raise UserError("tools/gpu.py needs a GPU, and there is none.")
+        args.output.mkdir(parents=True, exist_ok=True)
+        groups = [[step for step in group if not args.only or step.name in args.only] for group in steps()]
+        for group in groups:
+            with ThreadPoolExecutor(max(1, len(group))) as pool:
+                list(pool.map(lambda step: run(step, args.output.resolve()), group))
+        found = {"steps": [asdict(step) for group in groups for step in group]}
+        is_met = write(found, args.output)
+    sys.exit(0 if is_met else 1)
+
+
+def run(step: Step, output: Path) -> None:
+    """Run a step to its end or its limit, and say how it went."""
+    path = os.pathsep.join([str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    data = output / "datasets"
+    variables = {**os.environ, "PYTHONPATH": path, "DETECTRON2_DATASETS": str(data), "KINETO_LOG_LEVEL": "99"}
+    start = time.monotonic()
+    step.outcome = "passed"
+    with (output / f"{step.name}.log").open("w") as log:
+        for command in step.commands:
+            words = [word.replace("{output}", str(output)) for word in command.split()]
+            left = step.limit - (time.monotonic() - start)
+            try:
+                done = subprocess.run(
+                    [sys.executable, "-W", "ignore", *words],
+                    cwd=ROOT,
+                    env=variables,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=left,
+                )
+            except subprocess.TimeoutExpired:
+                step.outcome = f"not finished after {step.limit:.0f} s"
+                break
+            if done.returncode:
+                step.outcome = f"failed, exit code {done.returncode}"
+                break
+    step.seconds = time.monotonic() - start
+    print(f"{step.name}: {step.outcome}, {step.seconds:.0f} s", flush=True)
+
+
+def write(found: dict[str, object], output: Path) -> bool:
+    """Write gpu.json and gpu.md; whether all bars are met."""
+    for name in ("operation", "models", "shapes"):
+        file = output / f"{name}.json"
+        found[name] = json.loads(file.read_text()) if file.is_file() else []
+    log = output / "tests.log"
+    found["tests"] = log.read_text().strip().splitlines()[-1] if log.is_file() else "not run"
+    for name in ("shapes", "sanity", "datasets"):
+        shutil.rmtree(output / name, ignore_errors=True)  # checkpoints and pictures
+    text, is_met = page(found)
+    for name, content in (("gpu.json", json.dumps(found)), ("gpu.md", text)):
+        with atomic_write(output / name) as unfinished:
+            unfinished.write_text(content)
+    print(text)
+    return is_met
+
+
+if __name__ == "__main__":
+    main()
