@@ -72,9 +72,13 @@ class SignalHook(HookBase):
         if is_asked and self.finished_step == self.trainer.max_iter - 1:
             self._interrupt()
 
+    def disarm(self) -> None:
+        """No step is to be waited for any more: what follows has time."""
+        self._interrupted = True
+
     def restore(self) -> None:
         """Handle signals as before the training. Call it after the checkpoint is saved: more may come."""
-        self._interrupted = True  # what follows has time
+        self.disarm()
         self._before.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

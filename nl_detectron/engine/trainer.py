@@ -87,6 +87,7 @@ class Trainer(DefaultTrainer):
         return results
 
     def _save_interrupted(self) -> None:
+        self._signals.disarm()
         step = self._signals.finished_step
         if step is not None and step + 1 < self.max_iter:  # the last step's checkpoint is there already
             self.iter = step

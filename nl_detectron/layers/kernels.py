@@ -3,6 +3,7 @@
 Letters and shapes are those of `pairwise.py`.
 
 - fused: PyTorch's fused attention with one head, for the two Gaussian forms.
+- slabs: the matrix, a part of its rows at a time, on GPUs.
 - associative: theta (phi^T g) for the dot product; two lines in `pairwise.py`.
 - sorted: for concatenation. ReLU(a_i + b_j) is a_i + b_j for the "active" j, those with b_j > -a_i, else 0.
   With b in descending order the active j come first, so that the sums over them of g_j and b_j g_j
@@ -15,6 +16,8 @@ On GPUs, products are in the precision of the features, and their sums in float3
 CPUs all is in float32 or better: few CPUs multiply half precision, and on others that is 20 times slower.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,13 +25,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 # The largest N x M matrix that is built on a CPU. Up to here training is no slower with it than with fused
 # attention, which computes the logits once more for the gradients.
 MATRIX_BYTES = 80 * 2**20
 
-# The part of a GPU's memory that the matrix may take; training holds up to three of its size at a time.
-MEMORY_SHARE = 1 / 64
+# The part of a GPU's memory that the matrix may take and keep for the gradients, in so many slabs.
+MEMORY_SHARE = 1 / 16
+SLABS = 4
+
+# The most channels of flash attention, the only fused kernel that is faster than the matrix there: that for
+# float32 or more channels takes 1 to 8 times as long (docs/gpu.md).
+FLASH_CHANNELS = 256
 
 # Of fused attention, those that do not plan anew for each shape, as cuDNN's: an image has a shape of its own.
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -41,7 +50,7 @@ PAIRS_PER_SORTED_VALUE = 150
 
 
 def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
-    """The kernel to use: "matrix", or else "fused", "associative" or "sorted".
+    """The kernel to use: "matrix", or else "fused", "associative", "sorted" or "slabs".
 
     A scripted, traced or compiled graph serves all sizes, so its memory has to grow with N + M. ONNX has
     neither fused attention nor a search in sorted values: its graphs hold the matrix.
@@ -61,7 +70,9 @@ def select_kernel(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> str:
         is_cheaper = True
         if form == "dot_product":
             is_cheaper = n * m * (d + d_g) <= (n + m) * d * d_g  # multiply-adds
-        elif form == "concatenation" and not theta.is_cuda:
+        elif theta.is_cuda:
+            alternative = "fused" if form == "softmax" and _has_flash(theta) else "slabs"
+        elif form == "concatenation":
             is_cheaper = n * m <= PAIRS_PER_SORTED_VALUE * (n + m)
         fits = theta.element_size() * b * n * m <= matrix_budget(form, theta, g)
         return "matrix" if is_cheaper and fits else alternative
@@ -73,12 +84,16 @@ def matrix_budget(form: str, theta: Tensor, g: Tensor) -> int:
     On CPUs fused attention pads g to d channels, and does that much more work; the more channels there are,
     the less the memory of the matrix weighs against that.
     """
-    if theta.is_cuda:
-        return int(MEMORY_SHARE * torch.cuda.get_device_properties(theta.device).total_memory)
     d, d_g = theta.shape[1], g.shape[1]
-    if form != "softmax" or d <= d_g:
+    if theta.is_cuda and not (form == "softmax" and _has_flash(theta)):
+        return int(MEMORY_SHARE * torch.cuda.get_device_properties(theta.device).total_memory)
+    if form != "softmax" or d <= d_g or theta.is_cuda:
         return MATRIX_BYTES
     return MATRIX_BYTES * d // d_g * (2 if d >= 1024 else 1)
+
+
+def _has_flash(theta: Tensor) -> bool:
+    return theta.element_size() == 2 and theta.shape[1] <= FLASH_CHANNELS
 
 
 def is_graph_capture() -> bool:
@@ -108,6 +123,20 @@ def _attend(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
     value = g.transpose(1, 2).unsqueeze(1).contiguous()  # (B, 1, M, d)
     y = F.scaled_dot_product_attention(query, key, value, scale=scale)  # (B, 1, N, d)
     return y.squeeze(1).transpose(1, 2)  # (B, d, N)
+
+
+def in_slabs(attend: Callable[[Tensor], Tensor], rows: Tensor, m: int) -> Tensor:
+    """y (B, D, N) of `attend`, which takes some of N rows (B, d, N) of the matrix at a time.
+
+    SLABS slabs of the matrix are kept for the gradients; the others are computed again.
+    """
+    budget = int(MEMORY_SHARE * torch.cuda.get_device_properties(rows.device).total_memory)
+    size = max(1, budget // SLABS // (rows.element_size() * rows.shape[0] * m))
+    y = []
+    for k, slab in enumerate(rows.split(size, dim=2)):
+        again = partial(checkpoint, attend, use_reentrant=False, preserve_rng_state=False)
+        y.append(attend(slab) if k < SLABS else again(slab))
+    return torch.cat(y, dim=2)
 
 
 class _DifferentiableTwice(torch.autograd.Function):

@@ -5,15 +5,16 @@
 Shapes: B images, N positions i, M positions j (after subsampling), d channels of theta and phi, D of g.
 Every function takes theta (B, d, N), phi (B, d, M) and g (B, D, M), and returns y (B, D, N).
 
-The lines under "matrix" are the equations, with f written out for all pairs. The others compute the same y
-without that matrix; `kernels.py` says how, and which is taken for what sizes. PyTorch's products, softmax and
-sums are in float32 or better inside, whatever the precision of what goes in and comes out.
+The equations stand in the functions called rows, and below "matrix", with f written out for all pairs. The
+others compute the same y without that matrix; `kernels.py` says how, and which is taken for what sizes.
+PyTorch's products, softmax and sums are in float32 or better inside, whatever the precision of what goes in
+and comes out.
 """
 
 import torch
 from torch import Tensor
 
-from .kernels import fused_attention, select_kernel, sorted_concatenation
+from .kernels import fused_attention, in_slabs, select_kernel, sorted_concatenation
 
 
 def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -22,9 +23,16 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Te
     This is Eq. 3 (embedded Gaussian) and, with theta = phi = x, Eq. 2 (Gaussian). The paper has `scale` 1.
     """
     theta, phi, g = _operands(theta, phi, g)
-    if select_kernel("softmax", theta, phi, g) == "fused":
+    kernel = select_kernel("softmax", theta, phi, g)
+    if kernel == "fused":
         return fused_attention(theta, phi, g, scale)
-    # "matrix"
+    if kernel == "slabs":
+        return _softmax_in_slabs(theta, phi, g, scale)
+    return _softmax_rows(theta, phi, g, scale)
+
+
+def _softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
+    """y of all positions i, or of a part of them."""
     logits = _product(theta.transpose(1, 2), phi, scale)  # (B, N, M)
     weights = logits.softmax(dim=2)  # (B, N, M), f / C(x)
     return _weighted_sum(weights, g, 1.0)
@@ -54,13 +62,30 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     images = theta.shape[0]
     a = _product(w_theta.expand(images, 1, -1), theta, 1.0)  # (B, 1, N)
     b = _product(w_phi.expand(images, 1, -1), phi, 1.0)  # (B, 1, M)
-    if select_kernel("concatenation", theta, phi, g) == "sorted":
+    kernel = select_kernel("concatenation", theta, phi, g)
+    if kernel == "sorted":
         a, b = _float32(a.squeeze(1)), _float32(b.squeeze(1))
         # ReLU(a_i + b_j) / M = ReLU(a_i / M + b_j / M)
         return saturate_(sorted_concatenation(a / m, b / m, g))
-    # "matrix"
+    if kernel == "slabs":
+        return _concatenation_in_slabs(a, b, g)
+    return _concatenation_rows(a, b, g)
+
+
+def _concatenation_rows(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    """y (B, D, N) of a (B, 1, N), of all positions i or of a part of them, and b (B, 1, M)."""
     f = saturate_(a.transpose(1, 2) + b).relu_()  # (B, N, M)
-    return _weighted_sum(f, g, 1 / m)
+    return _weighted_sum(f, g, 1 / b.shape[2])
+
+
+@torch.jit.unused
+def _softmax_in_slabs(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
+    return in_slabs(lambda rows: _softmax_rows(rows, phi, g, scale), theta, phi.shape[2])
+
+
+@torch.jit.unused
+def _concatenation_in_slabs(a: Tensor, b: Tensor, g: Tensor) -> Tensor:
+    return in_slabs(lambda rows: _concatenation_rows(rows, b, g), a, b.shape[2])
 
 
 def _weighted_sum(f: Tensor, g: Tensor, scale: float) -> Tensor:

@@ -29,8 +29,11 @@ def _no_tf32() -> Iterator[None]:
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whether the matrix fits into the budget."""
-    monkeypatch.setattr(kernels, "MEMORY_SHARE", 1.0 if request.param == "matrix" else 0.0)
+    """Whether the matrix is taken, or flash attention or some slabs."""
+    if request.param == "other":
+        monkeypatch.setattr(kernels, "MATRIX_BYTES", 0)
+        share = 1e5 / torch.cuda.get_device_properties(0).total_memory
+        monkeypatch.setattr(kernels, "MEMORY_SHARE", share)
     return request.param
 
 
@@ -56,8 +59,10 @@ def run(block: NonLocalBlock, x: Tensor, dz: Tensor) -> list[Tensor]:
 
 
 def assert_near(got: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    """By norm, relative to the value or to a hundredth of the largest one: some gradients are near zero."""
-    floor = 1e-2 * max(value.norm() / value.numel() ** 0.5 for value in expected)
+    """By norm, relative to the value, or to a twentieth of the largest one: the gradients of biases are sums
+    over all positions, which cancel, as those of their roundings do not.
+    """
+    floor = 0.05 * max(value.norm() / value.numel() ** 0.5 for value in expected)
     for ours, theirs in zip(got, expected, strict=True):
         assert ours.isfinite().all()
         scale = torch.maximum(theirs.norm(), floor * theirs.numel() ** 0.5)
@@ -166,7 +171,7 @@ def test_nothing_waits_for_the_gpu(pairwise: str, dtype: torch.dtype, subsample:
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_memory_without_the_matrix(pairwise: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward hold less than one matrix of 16384 x 16384 positions."""
-    monkeypatch.setattr(kernels, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(kernels, "MEMORY_SHARE", 2.0**25 / torch.cuda.get_device_properties(0).total_memory)
     block = NonLocalBlock(256, pairwise=pairwise, subsample="none", norm="").cuda()
     x = torch.randn(1, 256, 128, 128, device="cuda", requires_grad=True)
     torch.cuda.reset_peak_memory_stats()
@@ -177,9 +182,9 @@ def test_memory_without_the_matrix(pairwise: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_matrix_is_a_share_of_the_memory() -> None:
-    """A matrix of 1/64 of the memory is built, a larger one is not."""
-    budget = torch.cuda.get_device_properties(0).total_memory // 64
-    n = int((budget / 2) ** 0.5)
-    for rows, kernel in ((n, "matrix"), (n + 16, "fused")):
-        theta = torch.empty(1, 8, rows, device="cuda", dtype=torch.bfloat16)
+    """A matrix of 1/16 of the memory is built, a larger one is not."""
+    budget = torch.cuda.get_device_properties(0).total_memory // 16
+    n = int((budget / 4) ** 0.5)
+    for rows, kernel in ((n, "matrix"), (n + 16, "slabs")):
+        theta = torch.empty(1, 8, rows, device="cuda")
         assert kernels.select_kernel("softmax", theta, theta, theta) == kernel

@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nl_detectron.layers.kernels import select_kernel
 
@@ -29,6 +31,32 @@ def select(form: str, b: int, n: int, m: int, d: int, d_g: int) -> str:
 )
 def test_kernels(form: str, sizes: tuple[int, ...], expected: str) -> None:
     assert select(form, *sizes) == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "sizes", "expected"),
+    [
+        ("softmax", torch.bfloat16, (2, 4200, 1050, 512, 512), "matrix"),
+        ("softmax", torch.bfloat16, (2, 16700, 4150, 256, 256), "fused"),  # flash attention
+        ("softmax", torch.bfloat16, (2, 16700, 4150, 512, 256), "matrix"),  # which ends at d = 256
+        ("softmax", torch.float32, (2, 16700, 4150, 256, 256), "matrix"),  # and is for half precision
+        ("softmax", torch.float32, (2, 66800, 16700, 128, 128), "slabs"),
+        ("softmax", torch.bfloat16, (512, 196, 49, 256, 256), "matrix"),
+        ("dot_product", torch.bfloat16, (2, 66800, 16700, 128, 128), "associative"),
+        ("concatenation", torch.bfloat16, (2, 16700, 4150, 256, 256), "matrix"),
+        ("concatenation", torch.float32, (2, 66800, 16700, 128, 128), "slabs"),
+    ],
+)
+def test_kernels_on_a_gpu_of_80_gib(
+    form: str, dtype: torch.dtype, sizes: tuple[int, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    b, n, m, d, d_g = sizes
+    with FakeTensorMode():
+        shapes = ((b, d, n), (b, d, m), (b, d_g, m))
+        operands = [torch.empty(shape, dtype=dtype, device="cuda") for shape in shapes]
+        assert select_kernel(form, *operands) == expected
 
 
 def test_the_table_in_the_docs() -> None:

@@ -87,19 +87,30 @@ def _changes(rows: Sequence[Row], task: str, device: str) -> list[float]:
 
 
 def _operation_table(rows: Sequence[Row]) -> str:
-    """A row for each form, size and precision: milliseconds and MB of the usual sequence and of each way."""
+    """A row for each form, size and precision; times are in ms, forward / forward and backward."""
     cells = []
-    for row in rows:
-        chosen = row["chosen"]
-        other = next(way for way in row["ways"] if way not in ("usual", chosen))
-        costs = [row["ways"][way] for way in (chosen, "usual", other)]
-        times = [f"{cost['ms']:.3f}" if cost else "no memory" for cost in costs]
-        memory = [f"{cost['MB']:.0f}" if cost else "" for cost in costs[:2]]
-        launches = [str(cost.get("launches", "")) for cost in costs[:2]]
-        where = [row["function"], row["positions"], row["precision"], row["pass"], chosen]
-        cells.append([*where, *times[:2], f"{_ratio(row):.2f}", *memory, *launches, other, times[2]])
-    headers = "f|positions|precision|pass|kernel|ours ms|usual ms|ratio|ours MB|usual MB|ours launches"
-    return table(cells, [*headers.split("|"), "usual launches", "other kernel", "its ms"])
+    for forward, both in zip(rows[::2], rows[1::2], strict=False):
+        chosen = forward["chosen"]
+        others = [way for way in forward["ways"] if way not in ("usual", chosen)]
+        where = [forward[key] for key in ("function", "positions", "precision")]
+        times = [_both(forward, both, way, "ms", ".2f") for way in (chosen, "usual", *others)]
+        theirs = "; ".join(map(" ".join, zip(others, times[2:], strict=True)))
+        ratios = f"{_ratio(forward):.2f} / {_ratio(both):.2f}"
+        memory = [_cost(both, way, "MB", ".0f") for way in (chosen, "usual")]
+        launches = [_both(forward, both, way, "launches", "d") for way in (chosen, "usual")]
+        cells.append([*where, chosen, *times[:2], ratios, *memory, *launches, theirs])
+    headers = "f|positions|precision|kernel|ours|usual|ratio|ours MB|usual MB|our launches|usual launches"
+    return table(cells, [*headers.split("|"), "other kernels"])
+
+
+def _both(forward: Row, both: Row, way: str, key: str, form: str) -> str:
+    costs = [_cost(row, way, key, form) for row in (forward, both)]
+    return " / ".join(costs) if any(costs) else ""
+
+
+def _cost(row: Row, way: str, key: str, form: str) -> str:
+    """Empty where it was not measured, or does not fit into the memory."""
+    return format(row["ways"][way][key], form) if key in row["ways"][way] else ""
 
 
 def _model_table(rows: Sequence[Row]) -> str:

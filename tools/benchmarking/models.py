@@ -25,7 +25,7 @@ def run_models(name: str, like: Tensor) -> Iterator[list[str]]:
 
     Both are on the device of `like`, under autocast if its dtype is not float32.
     """
-    models = [build(CONFIG.format(name, suffix), like.device) for suffix in ("_nl", "")]
+    models = build_pair(name, like.device)
     for training in (False, True):
         runs: list[Run] = [partial(run, model, like.dtype, training) for model in models]
         rounds = 3 if name == "R_50" and not training else 1
@@ -33,7 +33,16 @@ def run_models(name: str, like: Tensor) -> Iterator[list[str]]:
         yield [name, "training" if training else "inference", *comparison(new, old)]
 
 
-def build(config: str, device: torch.device) -> nn.Module:
+def build_pair(name: str, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """The model with a block and its baseline, of the same weights: a new block is the identity, so both find
+    the same regions, and do the same work with them.
+    """
+    model, baseline = (_build(CONFIG.format(name, suffix), device) for suffix in ("_nl", ""))
+    model.load_state_dict(baseline.state_dict(), strict=False)
+    return model, baseline
+
+
+def _build(config: str, device: torch.device) -> nn.Module:
     """A model of random weights that gives 100 detections, as many as COCO's evaluation takes."""
     cfg = model_zoo.get_config(config)
     cfg.MODEL.DEVICE = str(device)
@@ -61,6 +70,7 @@ def _sample() -> dict[str, object]:
 def run(model: nn.Module, dtype: torch.dtype, training: bool, batch: int = 1) -> None:
     """Inference, or forward and backward pass, of a batch of images."""
     model.train(training).zero_grad(set_to_none=True)
+    torch.manual_seed(0)  # which draws regions
     with EventStorage(), torch.set_grad_enabled(training):
         with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
             results = model([_sample()] * batch)

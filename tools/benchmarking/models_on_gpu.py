@@ -9,13 +9,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarking.measure import compare
-from benchmarking.models import CONFIG, build, run
+from benchmarking.models import build_pair, run
 from nl_detectron.files import atomic_write
 
 MODELS = ("R_50", "R_101")
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 BATCH = 2
-ROUNDS = 10
+ROUNDS = 25
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
     device = torch.device("cuda")
     cases = [(name, dtype) for name in MODELS for dtype in PRECISIONS]
     for name, dtype in tqdm(cases, "models", mininterval=2):
-        models = [build(CONFIG.format(name, suffix), device) for suffix in ("_nl", "")]
-        runs = [partial(run, model, dtype, training=True, batch=BATCH) for model in models]
+        pair = build_pair(name, device)
+        runs = [partial(run, model, dtype, training=True, batch=BATCH) for model in pair]
         ours, baseline = compare(runs, device, seconds=0, rounds=ROUNDS)
         row = {"model": name, "precision": str(dtype).removeprefix("torch.")}
         for contestant, result in (("+1 NL", ours), ("baseline", baseline)):

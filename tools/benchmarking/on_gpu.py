@@ -2,11 +2,13 @@
 sequence, into a JSON file.
 """
 
+import gc
 import json
 import statistics
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -30,7 +32,9 @@ SHAPES = {
     "keypoint head, 512 RoIs, no subsampling": (512, 196, 196, 256),
 }
 PRECISIONS = ("bfloat16", "TF32", "float32")
-WAYS = {"dot_product": ("matrix", "associative"), "concatenation": ("matrix", "sorted")}
+WAYS = {"softmax": ("matrix", "fused"), "dot_product": ("matrix", "associative")}
+WAYS["concatenation"] = ("matrix", "sorted")
+SLABS_AT = "res2"  # where they are measured too, with half of the matrix kept
 TURNS = 5
 TURN = 4e-3  # seconds of runs in one turn, at least, so that launches overlap as in a model
 
@@ -49,39 +53,55 @@ def measure_all() -> Iterator[dict[str, object]]:
         for backward in (False, True):
             ours, usual = OPERATIONS[function]
             runs = {"usual": bind(usual, inputs, backward)}
-            for way in WAYS.get(function, ("matrix", "fused")):
+            slabs = ("slabs",) if positions == SLABS_AT and form != "dot_product" else ()
+            for way in dict.fromkeys((chosen, *WAYS[form], *slabs)):
                 runs[way] = bind(ours, inputs, backward)
             row = {"positions": positions, "function": function, "precision": precision}
-            ways = take_turns(runs, chosen, precision == "bfloat16")
+            forced = partial(_forced, chosen, b * n * m * dtype.itemsize)
+            ways = take_turns(runs, forced, precision == "bfloat16")
             yield row | {"pass": PASSES[backward], "chosen": chosen, "ways": ways}
 
 
-def take_turns(runs: dict[str, Run], chosen: str, counts: bool) -> dict[str, dict[str, float]]:
+def take_turns(
+    runs: dict[str, Run], forced: Callable[[str], AbstractContextManager], counts: bool
+) -> dict[str, dict[str, float]]:
     """Milliseconds (median of the turns), peak MB and launches of each run; {} for one that does not fit."""
     found = {}
     for name, run in runs.items():
-        with _forced(name, chosen):
+        with forced(name):
             found[name] = _first_look(run, counts)
     times = {name: [] for name, cost in found.items() if cost}
     for turn in range(TURNS):
         for name in list(times)[:: -1 if turn % 2 else 1]:
             repeats = max(1, min(50, round(TURN / found[name]["ms"] * 1e3)))
-            with _forced(name, chosen):
+            with forced(name):
                 times[name].append(_milliseconds(runs[name], repeats))
     return {name: cost and cost | {"ms": statistics.median(times[name])} for name, cost in found.items()}
 
 
-def _forced(way: str, chosen: str) -> AbstractContextManager:
-    """Our operation goes that way; the chosen one has to choose."""
+@contextmanager
+def _forced(chosen: str, matrix: int, way: str) -> Iterator[None]:
+    """Our operation goes that way; the chosen one has to choose. `matrix` is its size in bytes."""
+
+    def select(*_: object) -> str:
+        return way
+
     if way == chosen:
-        return nullcontext()
-    return mock.patch.object(pairwise, "select_kernel", return_value=way)
+        yield
+        return
+    share = matrix / 2 / torch.cuda.get_device_properties(0).total_memory
+    with (
+        mock.patch.object(pairwise, "select_kernel", select),
+        mock.patch.object(kernels, "MEMORY_SHARE", share),
+    ):
+        yield
 
 
 def _first_look(run: Run, counts: bool) -> dict[str, float]:
     try:
         run()
         torch.cuda.synchronize()
+        gc.collect()  # graphs of the case before, which would be freed during the run
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()

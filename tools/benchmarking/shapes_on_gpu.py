@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from nl_detectron_shapes import write_shapes
@@ -20,7 +20,7 @@ SIZE = 640
 OPTIONS = (  # the light config's, four times as large, with more steps between evaluations
     f"INPUT.MIN_SIZE_TRAIN ({SIZE},) INPUT.MIN_SIZE_TEST {SIZE} INPUT.MAX_SIZE_TRAIN 1067 "
     "INPUT.MAX_SIZE_TEST 1067 MODEL.ANCHOR_GENERATOR.SIZES [[32],[64],[128],[256],[512]] "
-    "DATALOADER.NUM_WORKERS 2 SOLVER.CHECKPOINT_PERIOD 100000"
+    "DATALOADER.NUM_WORKERS 2 SOLVER.CHECKPOINT_PERIOD 100000 SOLVER.MAX_ITER 300 SOLVER.STEPS (225,)"
 ).split()
 PRECISIONS = {
     "float32": (),
@@ -46,7 +46,7 @@ def evaluate(folder: Path, seed: int, precision: str, device: str) -> dict[str, 
 
 def _train_net(folder: Path, run: Path, *words: str) -> dict[str, float]:
     command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), "--config-file", CONFIG]
-    variables = {**os.environ, "DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": "2"}
+    variables = {**os.environ, "DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": "4"}
     done = subprocess.run(
         [*command, *words, "OUTPUT_DIR", str(run)], env=variables, capture_output=True, text=True
     )
@@ -65,18 +65,24 @@ def main() -> None:
     file = Path(sys.argv[1])
     folder = file.with_suffix("")
     write_shapes(folder / "shapes", train=200, val=60, size=SIZE)
-    with ThreadPoolExecutor(len(TRAININGS)) as pool:
-        trained = pool.map(lambda each: train(folder, *each), TRAININGS)
-        rows = [
-            {"seed": seed, "trained in": name, "AP": ap}
-            for (seed, name), ap in zip(TRAININGS, trained, strict=True)
-        ]
-        cases = [(seed, "bfloat16", device) for seed in (1, 2, 3) for device in ("cuda", "cpu")]
-        evaluated = pool.map(lambda each: evaluate(folder, *each), cases)
-        for (seed, name, device), ap in zip(cases, evaluated, strict=True):
-            rows.append(
-                {"seed": seed, "trained in": "float32", "evaluated in": name, "device": device, "AP": ap}
-            )
+    cases = [(seed, "bfloat16", device) for seed in (1, 2, 3) for device in ("cuda", "cpu")]
+    rows = []
+    with ThreadPoolExecutor(len(cases)) as pool:
+        trained = {pool.submit(train, folder, *each): each for each in TRAININGS}
+        for done in as_completed(trained):
+            row = dict(zip(("seed", "trained in"), trained[done], strict=True))
+            rows.append(row | {"AP": done.result()})
+            _write(rows, file)
+        evaluated = {pool.submit(evaluate, folder, *each): each for each in cases}
+        for done in as_completed(evaluated):
+            seed, name, device = evaluated[done]
+            row = {"seed": seed, "trained in": "float32", "evaluated in": name, "device": device}
+            rows.append(row | {"AP": done.result()})
+            _write(rows, file)
+
+
+def _write(rows: list[dict], file: Path) -> None:
+    """What is measured stays, if time runs out."""
     with atomic_write(file) as unfinished:
         unfinished.write_text(json.dumps(rows))
 
