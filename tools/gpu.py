@@ -57,7 +57,7 @@ def steps() -> list[list[Step]]:
         [
             Step("tests", 200, ("-m pytest -q -n 4 -m cuda --tb short -W ignore tests",)),
             Step("shapes", 230, ("-m benchmarking.shapes_on_gpu {output}/shapes.json",)),
-            Step("sanity", 200, sanity),
+            Step("sanity", 320, sanity),
         ],
     ]
 

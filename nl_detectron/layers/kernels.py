@@ -131,7 +131,8 @@ def in_slabs(attend: Callable[[Tensor], Tensor], rows: Tensor, m: int) -> Tensor
     SLABS slabs of the matrix are kept for the gradients; the others are computed again.
     """
     budget = int(MEMORY_SHARE * torch.cuda.get_device_properties(rows.device).total_memory)
-    size = max(1, budget // SLABS // (rows.element_size() * rows.shape[0] * m))
+    size = budget // SLABS // (rows.element_size() * rows.shape[0] * m)
+    size = max(8, size // 8 * 8)  # keeps the slabs aligned as tensor cores want them
     y = []
     for k, slab in enumerate(rows.split(size, dim=2)):
         again = partial(checkpoint, attend, use_reentrant=False, preserve_rng_state=False)

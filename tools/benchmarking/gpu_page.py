@@ -126,7 +126,7 @@ def _model_table(rows: Sequence[Row]) -> str:
 
 def _shapes_table(rows: Sequence[Row]) -> str:
     cells = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["trained in"], row.get("device", ""), row["seed"])):
         where = [row["seed"], row["trained in"], row.get("evaluated in", row["trained in"])]
         ap = [f"{row['AP'][task]:.1f}" for task in ("bbox", "segm")]
         cells.append([*map(str, where), row.get("device", "cuda"), *ap])

@@ -51,6 +51,7 @@ def measure_all() -> Iterator[dict[str, object]]:
         form = "softmax" if "gaussian" in function else function
         chosen = kernels.select_kernel(form, *inputs[:3])
         for backward in (False, True):
+            gc.collect()  # graphs of the pass before, which would be freed during a run
             ours, usual = OPERATIONS[function]
             runs = {"usual": bind(usual, inputs, backward)}
             slabs = ("slabs",) if positions == SLABS_AT and form != "dot_product" else ()
@@ -101,7 +102,6 @@ def _first_look(run: Run, counts: bool) -> dict[str, float]:
     try:
         run()
         torch.cuda.synchronize()
-        gc.collect()  # graphs of the case before, which would be freed during the run
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
