@@ -29,6 +29,20 @@ def save(cfg: CfgNode, path: Path) -> None:
     torch.save({"model": build_model(cfg).state_dict()}, path)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_it_computes_in_the_precision_of_the_config(precision: str, cfg: CfgNode, photo: np.ndarray) -> None:
+    """Of a training in float16, too, which needs a GPU; boxes and masks stay where they are."""
+    exact = Predictor(cfg)(photo)["instances"]
+    cfg.SOLVER.AMP.PRECISION = precision
+    predictor = Predictor(cfg)
+    seen = []
+    predictor.model.backbone.register_forward_hook(lambda module, inputs, out: seen.append(out["p2"].dtype))
+    found = predictor(photo)["instances"]
+    assert seen == [getattr(torch, precision)]
+    assert found.pred_boxes.tensor.dtype == torch.float32
+    assert len(found) == len(exact) > 0
+
+
 @pytest.mark.parametrize("format_", ["BGR", "RGB", "L"])
 def test_detections_are_those_of_the_model(
     format_: str, cfg: CfgNode, photo: np.ndarray, tmp_path: Path

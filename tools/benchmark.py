@@ -5,8 +5,9 @@ Contestants take turns in one process: their ratios are what carries over to oth
 printed and written to benchmark.md. The exit code is 1 if the operation is slower than the usual sequence
 or holds a tensor above its budget.
 
+For GPUs there is tools/gpu.py.
+
     python tools/benchmark.py --output output/benchmark
-    python tools/benchmark.py --device cuda --dtype bfloat16
 """
 
 import os
@@ -24,7 +25,7 @@ from benchmarking.measure import table
 from tqdm import tqdm
 
 from nl_detectron.engine import output_path
-from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron.errors import one_line_errors
 from nl_detectron.files import atomic_write
 
 PARTS = ("operation", "models")
@@ -34,14 +35,10 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.register("type", Path, output_path)
     parser.add_argument("--output", type=Path, default=Path("output/benchmark"), help="folder of the results")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="all by default")
     parser.add_argument("--seconds", type=float, default=0.5, help="for the turns of a case, at least")
     args = parser.parse_args()
     with one_line_errors():
-        if args.device != "cpu" and not torch.cuda.is_available():
-            raise UserError(f"--device {args.device} needs a GPU, and there is none. Use --device cpu.")
         args.output.mkdir(parents=True, exist_ok=True)
         is_met = run(args)
     sys.exit(0 if is_met else 1)
@@ -50,8 +47,8 @@ def main() -> None:
 def run(args: Namespace) -> bool:
     """Measure the parts asked for, then print and write them; whether each requirement is met."""
     torch.manual_seed(0)
-    like = torch.empty(0, device=args.device, dtype=getattr(torch, args.dtype))
-    pages, is_met = [_machine(like)], True
+    like = torch.empty(0)
+    pages, is_met = [_machine()], True
     if "operation" in args.parts:
         cases = _run_operation(like, args.seconds)
         text, is_met = operation.verdicts(cases)
@@ -71,11 +68,9 @@ def _run_operation(like: torch.Tensor, seconds: float) -> list[operation.Case]:
     return [case for size in bar for case in operation.run_case(*size, like, seconds)]
 
 
-def _machine(like: torch.Tensor) -> str:
+def _machine() -> str:
     where = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    name = torch.cuda.get_device_name(like.device) if like.is_cuda else f"{platform.machine()}, {where}"
-    dtype = str(like.dtype).removeprefix("torch.")
-    return f"{name}, {dtype}, PyTorch {torch.__version__}, {date.today()}"
+    return f"{platform.machine()}, {where}, PyTorch {torch.__version__}, {date.today()}"
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from block_cases import PAIRWISE, SUBSAMPLE, randomize
-from torch import Tensor, nn
+from half_precision import TOLERANCE, assert_near, run, trained
 
 from nl_detectron import NonLocalBlock
 from nl_detectron.layers import kernels
 
 pytestmark = pytest.mark.cuda
 
-# The largest relative error of z - x and of the gradients, by norm.
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 16 * 2**-10, torch.bfloat16: 16 * 2**-7}  # of half: 16 eps
 CHANNELS = (64, 256, 512, 1024)  # of x; theta has half of them, and flash attention ends at 256
 WAYS = ("matrix", "other")
 
@@ -35,38 +33,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         share = 1e5 / torch.cuda.get_device_properties(0).total_memory
         monkeypatch.setattr(kernels, "MEMORY_SHARE", share)
     return request.param
-
-
-def trained(channels: int, **options: object) -> NonLocalBlock:
-    """A block as if trained, whose embeddings have about the variance of x."""
-    block = randomize(NonLocalBlock(channels, **options))
-    for name, parameter in block.named_parameters():
-        if name.endswith("weight") and parameter.dim() > 1:
-            nn.init.kaiming_normal_(parameter, nonlinearity="linear")
-    return block
-
-
-def run(block: NonLocalBlock, x: Tensor, dz: Tensor) -> list[Tensor]:
-    """z - x, and the gradients of x and the parameters, in float64 on the CPU.
-
-    Without that of phi's bias, which is zero but for rounding: the softmax cancels it.
-    """
-    x = x.detach().requires_grad_()
-    z = block(x)
-    parameters = [parameter for name, parameter in block.named_parameters() if name != "phi.bias"]
-    gradients = torch.autograd.grad(z, (x, *parameters), dz.to(z))
-    return [(z - x).detach().double().cpu(), *(gradient.double().cpu() for gradient in gradients)]
-
-
-def assert_near(got: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
-    """By norm, relative to the value, or to a twentieth of the largest one: the gradients of biases are sums
-    over all positions, which cancel, as those of their roundings do not.
-    """
-    floor = 0.05 * max(value.norm() / value.numel() ** 0.5 for value in expected)
-    for ours, theirs in zip(got, expected, strict=True):
-        assert ours.isfinite().all()
-        scale = torch.maximum(theirs.norm(), floor * theirs.numel() ** 0.5)
-        assert (ours - theirs).norm() <= tolerance * scale
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

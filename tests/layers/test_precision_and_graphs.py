@@ -1,8 +1,13 @@
 """The block in half precision, as a graph, and in every memory format."""
 
+import copy
+from itertools import product
+from types import SimpleNamespace
+
 import pytest
 import torch
 from block_cases import PAIRWISE, STRIDES, randomize
+from half_precision import TOLERANCE, as_on_a_gpu, assert_near, run, trained
 
 from nl_detectron import NonLocalBlock
 
@@ -10,6 +15,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = {1: (7,), 2: (5, 4), 3: (2, 3, 4)}
 LAYOUTS = ("contiguous", "channels last")
 HALF = (torch.bfloat16, torch.float16)
+GPU = SimpleNamespace(total_memory=300_000)  # some slabs of these blocks are kept, others computed again
+HALF_KERNELS = [
+    *product(("gaussian", "embedded_gaussian"), ("matrix", "fused", "slabs")),
+    *product(("dot_product",), ("matrix", "associative")),
+    *product(("concatenation",), ("matrix", "slabs")),
+]
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
@@ -35,6 +46,53 @@ def test_autocast(pairwise: str) -> None:
     assert out.dtype == torch.float32  # x is added in its own precision
     residual, expected = out - x, block(x) - x
     assert (residual - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("pairwise", "kernel"), HALF_KERNELS)
+def test_products_in_half_precision(
+    pairwise: str, kernel: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arithmetic of GPUs, on the CPU; tests/cuda has the same there, for more channels."""
+    block = trained(64, pairwise=pairwise, norm="GN")
+    x, dz = torch.randn(2, 2, 64, 20, 24)
+    expected = run(copy.deepcopy(block).double(), x.double(), dz)
+    as_on_a_gpu(monkeypatch, kernel)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: GPU)  # which slabs ask
+    with torch.autocast("cpu", dtype):
+        assert_near(run(block, x, dz), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("pairwise", "kernel"), HALF_KERNELS)
+def test_huge_features_in_half_precision(
+    pairwise: str, kernel: str, dtype: torch.dtype, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `test_huge_features`, as GPUs multiply. Gradients of fused attention are an exception."""
+    as_on_a_gpu(monkeypatch, kernel)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: GPU)
+    block = randomize(NonLocalBlock(16, pairwise=pairwise))
+    x = (factor * torch.randn(2, 16, 12, 12)).requires_grad_()
+    with torch.autocast("cpu", dtype):
+        z = block(x)
+    assert z.isfinite().all()
+    if kernel != "fused":
+        (z.float() * factor**-3).mean().backward()
+        assert all(t.isfinite().all() for t in (x.grad, *(p.grad for p in block.parameters())))
+
+
+@pytest.mark.parametrize("pairwise", PAIRWISE)
+def test_tracing_and_exporting_under_autocast(pairwise: str) -> None:
+    """With float32 x."""
+    block = randomize(NonLocalBlock(8, pairwise=pairwise)).eval()
+    x, other = torch.randn(1, 8, 6, 6), torch.randn(2, 8, 8, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        expected = block(other) - other
+        traced = torch.jit.trace(block, x)
+        assert (traced(other) - other - expected).norm() < 0.03 * expected.norm()
+        exported = torch.export.export(block, (other,)).module()
+        assert (exported(other) - other - expected).norm() < 0.03 * expected.norm()
 
 
 @pytest.mark.parametrize("pairwise", PAIRWISE)
