@@ -52,8 +52,8 @@ def steps() -> list[list[Step]]:
         "TEST.EXPECTED_RESULTS [['bbox','AP50',100,20]]",
     )
     return [
-        [Step("operation", 150, ("-m benchmarking.on_gpu {output}/operation.json",))],
-        [Step("models", 100, ("-m benchmarking.models_on_gpu {output}/models.json",))],
+        [Step("operation", 130, ("-m benchmarking.on_gpu {output}/operation.json",))],
+        [Step("models", 80, ("-m benchmarking.models_on_gpu {output}/models.json",))],
         [
             Step("tests", 200, ("-m pytest -q -n 4 -m cuda --tb short -W ignore tests",)),
             Step("shapes", 230, ("-m benchmarking.shapes_on_gpu {output}/shapes.json",)),

@@ -36,7 +36,7 @@ MEMORY_SHARE = 1 / 16
 SLABS = 4
 
 # The most channels of flash attention, the only fused kernel that is faster than the matrix there: that for
-# float32 or more channels takes 1 to 8 times as long (docs/gpu.md).
+# float32 or more channels takes 1.1 to 18 times as long (docs/performance.md).
 FLASH_CHANNELS = 256
 
 # Of fused attention, those that do not plan anew for each shape, as cuDNN's: an image has a shape of its own.

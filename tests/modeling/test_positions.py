@@ -96,6 +96,16 @@ def test_a_model_in_half_precision_gives_float32(amp: str, mask_cfg: CfgNode) ->
     assert seen == {"masks": torch.float32, "x": torch.bfloat16}
 
 
+def test_a_copy_decodes_its_own_logits(keypoint_cfg: CfgNode) -> None:
+    head = locate_in_float32(build_model(keypoint_cfg)).roi_heads.keypoint_head.eval()
+    copied = copy.deepcopy(head)
+    for parameter in copied.parameters():
+        parameter.detach().zero_()
+    x = torch.randn(1, *[head.conv_fcn1.in_channels, 14, 14])
+    assert head.layers(x).any()
+    assert not copied.layers(x).any()
+
+
 def test_in_float32_nothing_changes(mask_cfg: CfgNode) -> None:
     mask_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     model = build_model(mask_cfg).eval()
