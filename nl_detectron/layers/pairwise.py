@@ -33,7 +33,10 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Te
 
 def _softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
     """y of all positions i, or of a part of them."""
-    logits = _product(theta.transpose(1, 2), phi, scale)  # (B, N, M)
+    if theta.is_cuda or theta.element_size() == 2:
+        logits = _product(theta.transpose(1, 2), phi, scale)  # (B, N, M)
+    else:  # cheaper on CPUs, as the gradients of theta and phi need no scaling
+        logits = torch.bmm(theta.transpose(1, 2), phi).mul_(scale)
     weights = logits.softmax(dim=2)  # (B, N, M), f / C(x)
     return _weighted_sum(weights, g, 1.0)
 
