@@ -26,7 +26,7 @@ def complete_checkpoints(trainer: DefaultTrainer) -> None:
 
 
 def with_gradient_scale(trainer: DefaultTrainer, state: Mapping[str, object]) -> Mapping[str, object]:
-    """A trainer's state, to load, with a fresh scale of gradients if that of a run in float32 has none.
+    """A trainer's state to load, with a new gradient scale if a float32 run saved it.
 
     Main's trainer for SOLVER.AMP.ENABLED refuses one without it; 0.5 has no scale in this state.
     """
@@ -73,8 +73,10 @@ def create_local_process_group(processes: int) -> None:
 
 
 @contextmanager
-def data_parallel_on_cpu() -> Iterator[None]:
-    """Let DefaultTrainer use several processes on CPUs, where DistributedDataParallel needs no device."""
+def data_parallel_on_any_device() -> Iterator[None]:
+    """Let DistributedDataParallel take the model's device. Detectron2 names the GPU of the local rank, but
+    there may be none, or processes may share one.
+    """
     original = defaults.create_ddp_model
     defaults.create_ddp_model = functools.partial(original, device_ids=None)
     try:

@@ -34,7 +34,7 @@ def add_non_local_config(cfg: CfgNode) -> None:
     if "PRECISION" not in cfg.SOLVER.AMP:
         # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
         # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
-        # SOLVER.AMP.ENABLED. Read by nl_detectron's own train_net.py.
+        # SOLVER.AMP.ENABLED. Read by train_net.py, Predictor and the tools.
         cfg.SOLVER.AMP.PRECISION = ""
     if "NON_LOCAL" in cfg.MODEL:
         return

@@ -8,7 +8,7 @@ import torch
 
 from .errors import UserError
 
-_NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available")  # none, or hidden
+_NO_GPU = ("Found no NVIDIA driver", "No CUDA GPUs are available", "No HIP GPUs are available")  # or hidden
 _NOT_COMPILED = "Torch not compiled with CUDA enabled"
 _GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each, where the driver is loaded
 
@@ -24,6 +24,9 @@ def usable_device(device: str) -> str:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "CUDA initialization")  # init() gives the same reason
         if device == "cpu" or torch.cuda.is_available():
+            _, _, index = device.partition(":")
+            if index and int(index) >= torch.cuda.device_count():
+                raise UserError(f"MODEL.DEVICE is {device}, but there are {torch.cuda.device_count()} GPUs.")
             return device
     try:
         torch.cuda.init()

@@ -12,6 +12,7 @@ repository can be imported.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -52,12 +53,12 @@ def steps() -> list[list[Step]]:
         "TEST.EXPECTED_RESULTS [['bbox','AP50',100,20]]",
     )
     return [
-        [Step("operation", 130, ("-m benchmarking.on_gpu {output}/operation.json",))],
-        [Step("models", 80, ("-m benchmarking.models_on_gpu {output}/models.json",))],
+        [Step("operation", 145, ("-m benchmarking.on_gpu {output}/operation.json",))],
+        [Step("models", 75, ("-m benchmarking.models_on_gpu {output}/models.json",))],
         [
             Step("tests", 200, ("-m pytest -q -n 4 -m cuda --tb short -W ignore tests",)),
             Step("shapes", 230, ("-m benchmarking.shapes_on_gpu {output}/shapes.json",)),
-            Step("sanity", 320, sanity),
+            Step("sanity", 310, sanity),
         ],
     ]
 
@@ -66,7 +67,8 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.register("type", Path, output_path)
     parser.add_argument("--output", type=Path, default=Path("output/gpu"), help="folder of the results")
-    parser.add_argument("--only", nargs="+", metavar="STEP", help="leave the other steps out")
+    names = [step.name for group in steps() for step in group]
+    parser.add_argument("--only", nargs="+", choices=names, help="leave the other steps out")
     args = parser.parse_args()
     with one_line_errors():
         if not torch.cuda.is_available():
@@ -88,24 +90,28 @@ def run(step: Step, output: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": path, "DETECTRON2_DATASETS": str(data), "KINETO_LOG_LEVEL": "99"}
     start = time.monotonic()
     step.outcome = "passed"
+    (output / f"{step.name}.json").unlink(missing_ok=True)  # of an earlier run
     with (output / f"{step.name}.log").open("w") as log:
         for command in step.commands:
             words = [word.replace("{output}", str(output)) for word in command.split()]
             left = step.limit - (time.monotonic() - start)
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", *words],
+                cwd=ROOT,
+                env=variables,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that its own processes can be ended with it
+            )
             try:
-                done = subprocess.run(
-                    [sys.executable, "-W", "ignore", *words],
-                    cwd=ROOT,
-                    env=variables,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    timeout=left,
-                )
+                process.wait(timeout=left)
             except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
                 step.outcome = f"not finished after {step.limit:.0f} s"
                 break
-            if done.returncode:
-                step.outcome = f"failed, exit code {done.returncode}"
+            if process.returncode:
+                step.outcome = f"failed, exit code {process.returncode}"
                 break
     step.seconds = time.monotonic() - start
     print(f"{step.name}: {step.outcome}, {step.seconds:.0f} s", flush=True)
@@ -117,7 +123,8 @@ def write(found: dict[str, object], output: Path) -> bool:
         file = output / f"{name}.json"
         found[name] = json.loads(file.read_text()) if file.is_file() else []
     log = output / "tests.log"
-    found["tests"] = log.read_text().strip().splitlines()[-1] if log.is_file() else "not run"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    found["tests"] = next((line for line in reversed(lines) if " passed" in line or " failed" in line), "")
     for name in ("shapes", "sanity", "datasets"):
         shutil.rmtree(output / name, ignore_errors=True)  # checkpoints and pictures
     text, is_met = page(found)

@@ -76,7 +76,7 @@ class Checks:
     def _check_config(self) -> Found:
         cfg, args = self.cfg, self.args
         check_non_local_keys(cfg, self.given)
-        check_precision(cfg)
+        check_precision(cfg, trains=not args.eval_only)
         check_processes(cfg, args)
         if args.skip_broken < 0:
             raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")

@@ -3,7 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import launch
 from torch.distributed.elastic.utils.store import synchronize
 
-from nl_detectron.compat import create_local_process_group, data_parallel_on_cpu
+from nl_detectron.compat import create_local_process_group
 from nl_detectron.errors import UserError
 
 
@@ -34,9 +34,7 @@ def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNod
     if is_under_torchrun():
         with lost_processes_reported(args):
             _join(cfg.MODEL.DEVICE, timeout)
-        # DistributedDataParallel takes the model's device; Detectron2 would name the GPU of the local rank
-        with nullcontext() if dist.get_backend() == "nccl" else data_parallel_on_cpu():
-            function(cfg, args)
+        function(cfg, args)
         dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
         return
     launch(
@@ -51,8 +49,11 @@ def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNod
 
 
 def _backend(device: str) -> str:
-    """NCCL on GPUs, where NL_DETECTRON_BACKEND=gloo lets several processes share one, as NCCL refuses."""
-    return (os.environ.get("NL_DETECTRON_BACKEND") or "nccl") if device.startswith("cuda") else "gloo"
+    """gloo on CPUs, NCCL on GPUs. NCCL does not let processes share one: NL_DETECTRON_BACKEND=gloo does."""
+    name = os.environ.get("NL_DETECTRON_BACKEND") or "nccl"
+    if name not in ("nccl", "gloo"):
+        raise UserError(f"NL_DETECTRON_BACKEND must be nccl or gloo; got {name!r}.")
+    return name if device.startswith("cuda") else "gloo"
 
 
 def _join(device: str, timeout: timedelta) -> None:

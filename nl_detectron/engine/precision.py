@@ -34,10 +34,10 @@ def use_precision(cfg: CfgNode, model: nn.Module) -> None:
         model.register_forward_hook(leave, always_call=True)
 
 
-def check_precision(cfg: CfgNode) -> None:
+def check_precision(cfg: CfgNode, trains: bool = True) -> None:
     """Refuse an unknown precision, and training in float16 without Detectron2's scaling of the gradients."""
     scales = cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE.startswith("cuda")
-    if _precision(cfg) == "float16" and not scales:
+    if _precision(cfg) == "float16" and trains and not scales:
         raise UserError(
             "SOLVER.AMP.PRECISION float16 would lose small gradients: it needs a GPU and SOLVER.AMP.ENABLED, "
             "which scales them. Use bfloat16."

@@ -23,8 +23,8 @@ class SignalHook(HookBase):
     """Raises KeyboardInterrupt between two steps, in all processes after the same one; within an evaluation
     at once. A second Ctrl-C ends everything at once.
 
-    One of several processes ends GRACE seconds after SIGTERM if its step does not: without another that is
-    gone, it may hang in a collective, where Python calls no handler.
+    With several processes, one exits GRACE seconds after SIGTERM if its step has not finished: if another is
+    gone, it may hang in a collective, where Python runs no handler.
 
     It belongs after the hooks that change the state of the training, and before those that evaluate, every
     `eval_period` steps.
@@ -35,7 +35,7 @@ class SignalHook(HookBase):
         self._eval_period, self._at_once, self._agreed = eval_period, True, False
         self._requested: float | None = None  # when, in seconds
         self._interrupted = False  # not an Event, whose lock a handler could wait for
-        self._before = ExitStack()  # restores it
+        self._before = ExitStack()  # undoes before_train
 
     def before_train(self) -> None:
         if threading.current_thread() is not threading.main_thread():  # Python allows handlers only there
@@ -73,7 +73,7 @@ class SignalHook(HookBase):
             self._interrupt()
 
     def disarm(self) -> None:
-        """No step is to be waited for any more: what follows has time."""
+        """Disable the timer: saving a checkpoint may take longer than GRACE."""
         self._interrupted = True
 
     def restore(self) -> None:
@@ -101,13 +101,16 @@ class SignalHook(HookBase):
     def _end_if_stuck(self, received: socket.socket) -> None:
         """A thread: Python sends it the numbers of signals also while the main thread waits in C."""
         with received:
-            while received.recv(1) != bytes([signal.SIGTERM]):
-                if self._interrupted:  # as at the end of what is received
-                    return
-        time.sleep(GRACE)
-        if not self._interrupted:
-            reason = f"SIGTERM was received, and the current step did not finish within {GRACE:g} seconds"
-            remedy = "another process has probably ended; see its log, then --resume."
-            text = f"error in process {comm.get_rank()}: {reason}: {remedy}\n"
-            os.write(sys.__stderr__.fileno(), text.encode())
-            os._exit(1)
+            while number := received.recv(1):  # none after `restore`
+                if number == bytes([signal.SIGTERM]) and not self._interrupted:
+                    time.sleep(GRACE)
+                    if not self._interrupted:
+                        _exit_stuck()
+
+
+def _exit_stuck() -> NoReturn:
+    reason = f"SIGTERM was received, and the current step did not finish within {GRACE:g} seconds"
+    remedy = "another process has probably ended; see its log, then --resume."
+    text = f"error in process {comm.get_rank()}: {reason}: {remedy}\n"
+    os.write(sys.__stderr__.fileno(), text.encode())
+    os._exit(1)

@@ -14,9 +14,10 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from nl_detectron.checkpoint import Checkpointer
-from nl_detectron.compat import complete_checkpoints, data_parallel_on_cpu, with_gradient_scale
+from nl_detectron.compat import complete_checkpoints, data_parallel_on_any_device, with_gradient_scale
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
@@ -38,7 +39,8 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, images: Mapping[str, int] | None = None) -> None:
         """`images` is how many each data set has, for the record of the run."""
-        with nullcontext() if cfg.MODEL.DEVICE.startswith("cuda") else data_parallel_on_cpu():
+        check_precision(cfg)
+        with data_parallel_on_any_device() if _uses_gloo() else nullcontext():
             super().__init__(cfg)
         complete_checkpoints(self)
         self.checkpointer.model.register_forward_hook(_check_losses)
@@ -128,7 +130,7 @@ class Trainer(DefaultTrainer):
         if self._changed:
             logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
         if self.cfg.SOLVER.AMP.ENABLED and "SOLVER.AMP.ENABLED" in changed:
-            logger.warning("The checkpoint has no scale of the gradients: it starts anew.")
+            logger.warning("The checkpoint has no gradient scale; starting with a new one.")
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
@@ -174,7 +176,6 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        check_precision(cfg)
         model = super().build_model(cfg)
         size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         logger.info("This model has %s", summarize_non_local(model, size))
@@ -206,6 +207,10 @@ class Trainer(DefaultTrainer):
         with autocast(cfg):  # it calls parts of the model
             results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
         return OrderedDict((f"{task}_TTA", metrics) for task, metrics in results.items())
+
+
+def _uses_gloo() -> bool:
+    return comm.get_world_size() > 1 and dist.get_backend() == "gloo"
 
 
 def _check_losses(model: nn.Module, inputs: tuple, outputs: Mapping[str, Tensor] | Tensor) -> None:

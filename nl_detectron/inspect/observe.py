@@ -72,7 +72,10 @@ def observe(predictor: DefaultPredictor, image: np.ndarray) -> Observation:
 
         def note(module: nn.Module, name: object, take: int = 0) -> None:
             def hook(_: nn.Module, args: tuple) -> None:
-                seen[name] = args[take][0].clone() if name == "boxes" else args[take]  # they are scaled later
+                value = args[take]
+                if isinstance(name, NonLocalBlock):  # only the model is under autocast
+                    value = value.to(name.g.weight.dtype)
+                seen[name] = value[0].clone() if name == "boxes" else value  # boxes are scaled later
 
             hooks.callback(module.register_forward_pre_hook(hook).remove)
 

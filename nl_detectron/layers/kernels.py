@@ -35,11 +35,11 @@ MATRIX_BYTES = 80 * 2**20
 MEMORY_SHARE = 1 / 16
 SLABS = 4
 
-# The most channels of flash attention, the only fused kernel that is faster than the matrix there: that for
-# float32 or more channels takes 1.1 to 18 times as long (docs/performance.md).
+# Flash attention takes up to this many channels. It is the only fused kernel that is faster than the matrix:
+# the other one takes 1.1 to 18 times as long, forward and backward (docs/performance.md).
 FLASH_CHANNELS = 256
 
-# Of fused attention, those that do not plan anew for each shape, as cuDNN's: an image has a shape of its own.
+# Without cuDNN's, which plans anew for each shape: nearly every image has its own.
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # What the sorted sums may hold at a time: five float64 tensors of some of the channels.
@@ -93,7 +93,8 @@ def matrix_budget(form: str, theta: Tensor, g: Tensor) -> int:
 
 
 def _has_flash(theta: Tensor) -> bool:
-    return theta.element_size() == 2 and theta.shape[1] <= FLASH_CHANNELS
+    is_new = torch.cuda.get_device_capability(theta.device) >= (8, 0)
+    return is_new and theta.element_size() == 2 and theta.shape[1] <= FLASH_CHANNELS
 
 
 def is_graph_capture() -> bool:

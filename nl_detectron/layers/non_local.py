@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
-from detectron2.layers import CNNBlockBase, get_norm
+from detectron2.layers import CNNBlockBase, NaiveSyncBatchNorm, get_norm
 from detectron2.utils import comm
 from torch import Tensor, nn
 
@@ -172,11 +172,13 @@ class OutputProjection(nn.Module):
         out = saturate_(out)
         if self.norm is None:
             return out
-        if not torch.jit.is_scripting():  # noqa: SIM102  TorchScript would compile both conditions
+        if not torch.jit.is_scripting():
             if self._is_single_value(out):
                 zero = out - out  # so that every parameter has a gradient, of zeros
                 affine = [p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters()]
                 return zero * affine[0] + affine[1] if affine else zero
+            if isinstance(self.norm, NaiveSyncBatchNorm):  # whose sums are in the precision of its input
+                out = out.to(torch.promote_types(out.dtype, torch.float32))
         if out.dim() == 4:
             return self.norm(out)
         # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of

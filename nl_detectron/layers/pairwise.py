@@ -5,7 +5,7 @@
 Shapes: B images, N positions i, M positions j (after subsampling), d channels of theta and phi, D of g.
 Every function takes theta (B, d, N), phi (B, d, M) and g (B, D, M), and returns y (B, D, N).
 
-The equations stand in the functions called rows, and below "matrix", with f written out for all pairs. The
+The functions `*_rows`, and the lines under "matrix", are the equations, with f written out for all pairs. The
 others compute the same y without that matrix; `kernels.py` says how, and which is taken for what sizes.
 PyTorch's products, softmax and sums are in float32 or better inside, whatever the precision of what goes in
 and comes out.

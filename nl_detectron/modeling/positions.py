@@ -19,10 +19,10 @@ def locate_in_float32(model: nn.Module) -> nn.Module:
     """
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, ROIAlign):
+            if isinstance(child, ROIAlign) and not isinstance(module, _Float32ROIAlign):
                 setattr(module, name, _Float32ROIAlign(child))
         if isinstance(module, (BaseMaskRCNNHead, BaseKeypointRCNNHead)) and "layers" not in vars(module):
-            module.layers = partial(_logits, module)  # which a copy of the model copies with the module
+            module.layers = partial(_logits, module)  # a copy of it is bound to the copied module
     return model
 
 

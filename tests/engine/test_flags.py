@@ -105,6 +105,14 @@ def test_a_gpu_that_cannot_be_used_is_refused(
         model_zoo.get(MASK)
 
 
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert load_config("--config-file", MASK, "MODEL.DEVICE", "cuda:1").MODEL.DEVICE == "cuda:1"
+    with pytest.raises(UserError, match="^MODEL.DEVICE is cuda:2, but there are 2 GPUs.$"):
+        load_config("--config-file", MASK, "MODEL.DEVICE", "cuda:2")
+
+
 @pytest.mark.parametrize("device", ["mps", "cuda:", "GPU"])
 def test_other_devices_are_refused(device: str) -> None:
     with pytest.raises(UserError, match=f"MODEL.DEVICE must be cpu, cuda or cuda:k; got '{device}'"):

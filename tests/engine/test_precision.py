@@ -86,6 +86,13 @@ def test_refused(device: str, scaled: bool, precision: str, message: str) -> Non
         check_precision(cfg)
 
 
+def test_an_evaluation_in_float16_needs_no_scaled_gradients(small_cfg: CfgNode) -> None:
+    small_cfg.SOLVER.AMP.PRECISION = "float16"
+    check_precision(small_cfg, trains=False)
+    with pytest.raises(UserError, match="would lose small gradients"):
+        Trainer(small_cfg)
+
+
 def test_float16_with_scaled_gradients_is_for_gpus() -> None:
     cfg = get_cfg()
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "float16"

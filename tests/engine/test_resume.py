@@ -204,7 +204,7 @@ def test_mixed_precision_may_change(
 
     trainer, (changed, scale) = resume(mixed)
     assert "SOLVER.AMP.ENABLED was False and is True; SOLVER.AMP.PRECISION was  and is bfloat16" in changed
-    assert scale == "The checkpoint has no scale of the gradients: it starts anew."
+    assert scale == "The checkpoint has no gradient scale; starting with a new one."
     scaler = trainer._trainer.grad_scaler
     assert scaler.get_scale() == torch.amp.GradScaler("cpu").get_scale()
     scaler.load_state_dict({**scaler.state_dict(), "scale": 8.0})

@@ -18,6 +18,7 @@ from small_models import predictor
 from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock, insert_non_local
+from nl_detectron.engine.precision import use_precision
 from nl_detectron.inspect import observe
 from nl_detectron.modeling import non_local_blocks
 
@@ -211,6 +212,19 @@ def test_no_detection_is_no_field_of_the_head(keypoint_cfg: CfgNode, photo: np.n
     seen = observe(predictor(build_model(keypoint_cfg).eval(), ResizeShortestEdge(96, 640)), photo)
     assert len(seen.instances) == 0
     assert seen.fields == []
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision(precision: str, mask_cfg: CfgNode, photo: np.ndarray) -> None:
+    """Rows are in float32, near those of the model in float32."""
+    models = [build_model(mask_cfg).eval() for _ in range(2)]
+    models[0].load_state_dict(models[1].state_dict())
+    mask_cfg.SOLVER.AMP.PRECISION = precision
+    use_precision(mask_cfg, models[0])
+    resize = ResizeShortestEdge(96, 640)
+    rows = [observe(predictor(model, resize), photo).fields[0].rows([0]) for model in models]
+    assert rows[0].dtype == torch.float32
+    assert (rows[0] - rows[1]).norm() < 0.1 * rows[1].norm()
 
 
 def test_a_new_block_changes_nothing(mask_cfg: CfgNode, photo: np.ndarray) -> None:

@@ -60,6 +60,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The properties of the pretended GPU; autocast finds it too."""
     properties = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device=None: properties)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device=None: (9, 0))
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     return properties

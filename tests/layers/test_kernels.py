@@ -52,6 +52,7 @@ def test_kernels_on_a_gpu_of_80_gib(
 ) -> None:
     properties = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     b, n, m, d, d_g = sizes
     with FakeTensorMode():
         shapes = ((b, d, n), (b, d, m), (b, d_g, m))

@@ -82,6 +82,16 @@ def test_huge_features_in_half_precision(
         assert all(t.isfinite().all() for t in (x.grad, *(p.grad for p in block.parameters())))
 
 
+def test_a_norm_that_sums_in_the_precision_of_its_input_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectron2's naiveSyncBN with several processes, in bfloat16."""
+    block = NonLocalBlock(8, norm="naiveSyncBN").train()
+    seen = []
+    monkeypatch.setattr(block.out.norm, "forward", lambda out: seen.append(out.dtype) or out)
+    with torch.autocast("cpu", torch.bfloat16):
+        block(torch.randn(2, 8, 6, 6))
+    assert seen == [torch.float32]
+
+
 @pytest.mark.parametrize("pairwise", PAIRWISE)
 def test_tracing_and_exporting_under_autocast(pairwise: str) -> None:
     """With float32 x."""

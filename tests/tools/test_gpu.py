@@ -61,6 +61,14 @@ def test_bars_that_are_not_met(found: dict[str, object]) -> None:
     assert all(reason in line for reason, line in zip(reasons, failed, strict=True))
 
 
+def test_what_runs_out_of_memory(found: dict[str, object]) -> None:
+    """Ours misses the bar; the usual sequence leaves nothing to compare with."""
+    found["operation"][0]["ways"]["usual"] = {}
+    assert not_met(found) == []
+    found["operation"][0]["ways"]["matrix"] = {}
+    assert "is inf (gaussian, res4" in not_met(found)[0]
+
+
 def test_what_did_not_run_has_no_figures(found: dict[str, object]) -> None:
     text, _ = gpu_page.page({**found, "operation": [], "models": [], "shapes": []})
     assert "of the usual time" not in text
