@@ -6,7 +6,7 @@ after a block is what the block prints, with "..." for anything. Comments before
     <!-- light: CONFIG=small.yaml SOLVER.MAX_ITER 2 -->  small images, these config keys for train_net.py, and
                                   this value for the variable CONFIG of the block
     <!-- light: python ... -->    lines to run instead
-    <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets
+    <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets; Python's syntax
     <!-- needs COCO -->           skipped without COCO 2017
     <!-- file: my_script.py -->   written into the folder, for a block that follows
     <!-- continues -->            Python that continues the Python block before it
@@ -151,7 +151,9 @@ class Reader:
             Path(block.marks["file"]).write_text(block.text)
         elif block.language == "python":
             self._names = self._names if "continues" in block.marks else {"__name__": "__main__"}
-            exec(compile("\n" * block.line + block.text, str(block), "exec"), self._names)
+            code = compile("\n" * block.line + block.text, str(block), "exec")
+            if "not run" not in block.marks:
+                exec(code, self._names)
         elif block.language == "bash" and "not run" in block.marks:
             check(block.text)
         elif block.language == "bash" and light:
