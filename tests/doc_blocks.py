@@ -6,7 +6,8 @@ after a block is what the block prints, with "..." for anything. Comments before
     <!-- light: CONFIG=small.yaml SOLVER.MAX_ITER 2 -->  small images, these config keys for train_net.py, and
                                   this value for the variable CONFIG of the block
     <!-- light: python ... -->    lines to run instead
-    <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets; Python's syntax
+    <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets,
+                                  and Python's syntax
     <!-- needs COCO -->           skipped without COCO 2017
     <!-- file: my_script.py -->   written into the folder, for a block that follows
     <!-- continues -->            Python that continues the Python block before it

@@ -33,7 +33,7 @@ def softmax_attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Te
 
 def _softmax_rows(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tensor:
     """y of all positions i, or of a part of them."""
-    if theta.is_cuda or theta.element_size() == 2:
+    if _is_on_gpu(theta):
         logits = _product(theta.transpose(1, 2), phi, scale)  # (B, N, M)
     else:  # cheaper on CPUs, as the gradients of theta and phi need no scaling
         logits = torch.bmm(theta.transpose(1, 2), phi).mul_(scale)
@@ -116,11 +116,15 @@ def _operands(theta: Tensor, phi: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Te
     """On GPUs all in the precision of g, as under autocast theta = phi = x may have another; on CPUs in
     float32 or better.
     """
-    if not g.is_cuda:
+    if not _is_on_gpu(g):
         return _float32(theta), _float32(phi), _float32(g)
     if theta.dtype != g.dtype:
         theta, phi = saturate_(theta.to(g.dtype)), saturate_(phi.to(g.dtype))
     return theta, phi, g
+
+
+def _is_on_gpu(x: Tensor) -> bool:
+    return x.is_cuda
 
 
 def _float32(x: Tensor) -> Tensor:
