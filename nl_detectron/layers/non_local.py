@@ -178,7 +178,7 @@ class OutputProjection(nn.Module):
                 affine = [p.view(1, -1, *[1] * (out.dim() - 2)) for p in self.norm.parameters()]
                 return zero * affine[0] + affine[1] if affine else zero
             if isinstance(self.norm, NaiveSyncBatchNorm):  # whose sums are in the precision of its input
-                out = out.to(torch.promote_types(out.dtype, torch.float32))
+                out = out.to(self.weight.dtype)  # float32 under autocast
         if out.dim() == 4:
             return self.norm(out)
         # Detectron2's norms want two spatial dimensions; to a norm all positions are alike. The gradients of
