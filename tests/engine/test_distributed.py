@@ -45,6 +45,7 @@ def assert_checks_pass(config: str, root: Path, folder: Path, checks: Sequence[s
     assert {path.name for path in folder.glob("*.passed")} == {"0.passed", "1.passed"}
 
 
+@pytest.mark.slow
 def test_two_ranks(shapes_root: Path, tmp_path: Path) -> None:
     """A training with Trainer, a step that equals one of a single process, images without objects."""
     assert_checks_pass(MASK, shapes_root, tmp_path, CHECKS)
@@ -148,6 +149,7 @@ def assert_joining_fails(device: str, message: str, ranks_that_wait: Sequence[in
         assert ranks[rank].returncode == 1
 
 
+@pytest.mark.slow
 def test_processes_on_different_devices_end_at_once() -> None:
     found = "cpu in process 0; cuda in process 1"
     message = f"The processes have different types of devices: {found}. Make GPUs available to all"

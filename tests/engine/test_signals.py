@@ -74,6 +74,7 @@ def test_the_handlers_of_before_come_back() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.slow
 def test_processes_that_hang_end_with_one_line() -> None:
     """The first in a collective of an evaluation, where Python calls no handler; the other within a step."""
     port, grace = free_port(), 1.5
