@@ -1,6 +1,9 @@
 """tools/gpu.py: its steps, and the page of what they found."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import gpu
@@ -89,6 +92,23 @@ def test_steps(commands: tuple[str, ...], outcome: str, tmp_path: Path) -> None:
     assert step.seconds < 30
     assert (tmp_path / "name.log").is_file()
     assert not (gpu.ROOT / "never").exists()
+
+
+def test_ctrl_c_ends_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    step = Step("name", 60.0, ("-c __import__('time').sleep(60)",))
+
+    def interrupt(running: Step, output: Path) -> None:
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        running.process = subprocess.Popen(command, start_new_session=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "run", interrupt)
+    monkeypatch.setattr(gpu, "steps", lambda: [[step]])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert step.process.poll() == -signal.SIGKILL
 
 
 def test_one_failure_leaves_the_rest(
