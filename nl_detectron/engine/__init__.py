@@ -2,6 +2,7 @@
 
 from .checks import read_dataset
 from .config_loading import flat_pairs, merge_options
+from .evaluation import evaluation_tasks
 from .flags import (
     add_detection_flags,
     find_config,
@@ -12,4 +13,4 @@ from .flags import (
 )
 from .launcher import main
 from .run_record import Run, read_run
-from .trainer import Trainer, evaluation_tasks
+from .trainer import Trainer

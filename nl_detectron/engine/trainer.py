@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -23,6 +22,7 @@ from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
 
 from .distributed import is_lost_process
+from .evaluation import build_evaluator
 from .precision import autocast, check_precision, use_precision
 from .resume import check_resume, differences, restart_schedule, setting
 from .run_record import RunRecord
@@ -186,17 +186,7 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> COCOEvaluator:
-        """Box AP, and mask and keypoint AP where both the model and the data set have them."""
-        folder = Path(output_folder or Path(cfg.OUTPUT_DIR) / "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            folder /= dataset_name  # or each set would replace the file of the one before
-        sigmas = MetadataCatalog.get(dataset_name).get("keypoint_oks_sigmas", ())
-        return COCOEvaluator(
-            dataset_name,
-            tasks=evaluation_tasks(cfg, dataset_name),
-            output_dir=str(folder),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS or sigmas,
-        )
+        return build_evaluator(cfg, dataset_name, output_folder)
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
@@ -219,19 +209,3 @@ def _check_losses(model: nn.Module, inputs: tuple, outputs: Mapping[str, Tensor]
     if model.training and not sum(losses.values()).isfinite().all():
         wrong = [f"{name} is {loss.item()}" for name, loss in losses.items() if not loss.isfinite().all()]
         raise FloatingPointError(", ".join(wrong) or "their sum is not")
-
-
-def evaluation_tasks(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
-    """What COCOEvaluator is to report, of "bbox", "segm" and "keypoints".
-
-    Detectron2 would take it from the predictions: without a detection it would report no mask and keypoint
-    AP, and with some also those for which the data set has no truth.
-    """
-    images = DatasetCatalog.get(dataset_name)
-    has = {key for image in images for object_ in image.get("annotations", ()) for key in object_}
-    tasks = ["bbox"]
-    if cfg.MODEL.MASK_ON and "segmentation" in has:
-        tasks.append("segm")
-    if cfg.MODEL.KEYPOINT_ON and "keypoints" in has:
-        tasks.append("keypoints")
-    return tuple(tasks)
