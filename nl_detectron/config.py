@@ -1,4 +1,4 @@
-"""The config node `MODEL.NON_LOCAL` (and SOLVER.AMP.PRECISION): its keys, and how they reach the blocks."""
+"""The config node `MODEL.NON_LOCAL`: its keys, and how they reach the blocks; and keys of the trainer."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,11 +31,7 @@ _KEYS = _BLOCK_KEYS | {stage: stage.upper() for stage in STAGES} | {"every": "KE
 
 def add_non_local_config(cfg: CfgNode) -> None:
     """Add the keys with their defaults, in place. Keys that are there already keep their values."""
-    if "PRECISION" not in cfg.SOLVER.AMP:
-        # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
-        # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
-        # SOLVER.AMP.ENABLED. Read by train_net.py, Predictor and the tools.
-        cfg.SOLVER.AMP.PRECISION = ""
+    _add_training_keys(cfg)
     if "NON_LOCAL" in cfg.MODEL:
         return
     node = CfgNode()
@@ -62,6 +58,24 @@ def add_non_local_config(cfg: CfgNode) -> None:
     # processes, naiveSyncBN needs a region in each of them: don't use it in a keypoint head.
     node.NORM = "BN"
     cfg.MODEL.NON_LOCAL = node
+
+
+def _add_training_keys(cfg: CfgNode) -> None:
+    """Keys that nl_detectron's trainer reads; Predictor and the tools read the first one, too."""
+    # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
+    # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
+    # SOLVER.AMP.ENABLED.
+    cfg.SOLVER.AMP.setdefault("PRECISION", "")
+    # A step is the mean gradient of so many batches, of IMS_PER_BATCH / ACCUMULATE images each: 8 on one GPU
+    # trains as 8 GPUs do. Not with REFERENCE_WORLD_SIZE (--auto-scale), which changes the schedule.
+    cfg.SOLVER.setdefault("ACCUMULATE", 1)
+    # How many of the checkpoints of every CHECKPOINT_PERIOD to keep, the newest ones; 0: all.
+    cfg.SOLVER.setdefault("CHECKPOINTS_KEPT", 0)
+    # Save the weights of the best evaluation as model_best.pth, by this metric: "segm/AP", with several test
+    # sets "SET/segm/AP"; "": don't.
+    cfg.TEST.setdefault("BEST_METRIC", "")
+    # At every EVAL_PERIOD, compute the losses on up to so many images of each test set, too; 0: don't.
+    cfg.TEST.setdefault("LOSS_IMAGES", 500)
 
 
 def get_cfg() -> CfgNode:

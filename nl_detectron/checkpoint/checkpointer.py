@@ -30,6 +30,7 @@ class Checkpointer(DetectionCheckpointer):
 
     report: LoadReport | None = None  # of the last checkpoint that was loaded
     is_quiet: bool = False  # whether the caller shows the report
+    is_to_resume: bool = True  # whether what it saves is the last checkpoint of a training
 
     @classmethod
     def in_place_of(cls, other: DetectionCheckpointer) -> "Checkpointer":
@@ -48,8 +49,9 @@ class Checkpointer(DetectionCheckpointer):
         try:
             with atomic_write(path) as unfinished:
                 super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
-            with atomic_write(folder / "last_checkpoint") as unfinished:
-                unfinished.write_text(path.name)
+            if self.is_to_resume:
+                with atomic_write(folder / "last_checkpoint") as unfinished:
+                    unfinished.write_text(path.name)
         except (OSError, RuntimeError) as error:
             if not (reason := _reason(error)):
                 raise

@@ -16,7 +16,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList
-from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
+from detectron2.data.detection_utils import (
+    SizeMismatchError,
+    build_augmentation,
+    check_image_size,
+    read_image,
+)
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.serialize import PicklableWrapper
@@ -45,11 +50,24 @@ def build_train_loader(cfg: CfgNode, *, mapper: Mapper | None = None, skip_broke
     """
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     mapper = mapper or _TrainMapper(cfg)
-    return TrainLoader(seed=seed, skip_broken=skip_broken, **train_loader_arguments(cfg, mapper, seed))
+    arguments = train_loader_arguments(cfg, mapper, seed)
+    return TrainLoader(seed=seed, skip_broken=skip_broken, accumulate=cfg.SOLVER.ACCUMULATE, **arguments)
+
+
+def images_per_batch(total_batch_size: int, processes: int, accumulate: int) -> int:
+    """SOLVER.IMS_PER_BATCH over processes and SOLVER.ACCUMULATE; a UserError if they cannot share it."""
+    if accumulate < 1:
+        raise UserError(f"SOLVER.ACCUMULATE must be 1 or more; got {accumulate}.")
+    batches = processes * accumulate
+    if total_batch_size < 1 or total_batch_size % batches:
+        who = f"{processes} processes" + (f" with SOLVER.ACCUMULATE {accumulate}" if accumulate > 1 else "")
+        what = f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which {who} cannot share"
+        raise UserError(f"{what}. Set it to a multiple of {batches}.")
+    return total_batch_size // batches
 
 
 class TrainLoader:
-    """Endless batches for this process.
+    """Endless batches for this process, `accumulate` for each step.
 
     Before it returns batch k, it seeds the generators of PyTorch, numpy and Python from the seed, k and the
     rank, so that what the training step draws, like the proposals it samples, follows too.
@@ -71,12 +89,14 @@ class TrainLoader:
         num_workers: int,
         seed: int,
         skip_broken: int = 0,
+        accumulate: int = 1,
     ) -> None:
         """The arguments of Detectron2's build_detection_train_loader, and of `build_train_loader`."""
-        self.seed, self.skip_broken, self.start = seed, skip_broken, 0
+        self.seed, self.skip_broken, self.start, self.accumulate = seed, skip_broken, 0, accumulate
         self.images: list[str] = []
         self.broken: dict[str, str] = {}
-        self._places = _Places(dataset, sampler, total_batch_size, aspect_ratio_grouping)
+        batch_size = images_per_batch(total_batch_size, comm.get_world_size(), accumulate)
+        self._places = _Places(dataset, sampler, batch_size, aspect_ratio_grouping, accumulate)
         self._images = _Images(DatasetFromList(dataset, copy=False), mapper, seed, skip_broken)
         self._num_workers = num_workers
 
@@ -94,31 +114,43 @@ class TrainLoader:
             self.images = files
             self.broken |= broken
             check_broken(self.broken.values(), self.skip_broken)
-            _seed(self.seed, _STEP, number, comm.get_rank())
+            step, part = divmod(number, self.accumulate)
+            _seed(self.seed, _STEP, step, comm.get_rank() + comm.get_world_size() * part)
             yield batch
 
 
 class _Places:
-    """The places of each batch, in the order of the sampler, by Detectron2's own grouping."""
+    """The places of each batch, in the order of the sampler, by Detectron2's own grouping.
+
+    With `accumulate` n, the n batches of a step in process r of P are those that processes r, r + P, ... of
+    n P would have.
+    """
 
     def __init__(
-        self, dataset: Sequence[Record], sampler: Iterable[int], total_batch_size: int, grouped: bool
+        self,
+        dataset: Sequence[Record],
+        sampler: Iterable[int],
+        batch_size: int,
+        grouped: bool,
+        accumulate: int,
     ) -> None:
-        processes = comm.get_world_size()
-        if total_batch_size < 1 or total_batch_size % processes:
-            what = f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which {processes} processes cannot share"
-            raise UserError(f"{what}. Set it to a multiple of {processes}.")
         self._sizes = [(image["width"], image["height"]) if grouped else (0, 0) for image in dataset]
         self._sampler, self._grouped = sampler, grouped
-        self._batch_size = total_batch_size // processes
+        self._batch_size, self._accumulate = batch_size, accumulate
 
     def __iter__(self) -> Iterator[list[Place]]:
+        count = self._accumulate
+        shares = itertools.tee(self._all_places(), count)
+        batches = [self._batches(itertools.islice(share, k, None, count)) for k, share in enumerate(shares)]
+        return itertools.chain.from_iterable(zip(*batches, strict=False))
+
+    def _all_places(self) -> Iterator[Place]:
         positions = itertools.count(comm.get_rank(), comm.get_world_size())
-        places = (
-            {"position": position, "index": index, "width": width, "height": height}
-            for position, index in zip(positions, self._sampler, strict=False)
-            for width, height in [self._sizes[index]]
-        )
+        for position, index in zip(positions, self._sampler, strict=False):
+            width, height = self._sizes[index]
+            yield {"position": position, "index": index, "width": width, "height": height}
+
+    def _batches(self, places: Iterator[Place]) -> Iterator[list[Place]]:
         if self._grouped:
             return iter(AspectRatioGroupedDataset(places, self._batch_size))
         return iter(BatchSampler(places, self._batch_size, drop_last=True))
@@ -178,6 +210,25 @@ class EvaluationLoader:
         if broken:
             message = "%d images of %s could not be read, and count as without detections:\n  %s"
             logger.warning(message, len(broken), self._name, "\n  ".join(broken))
+
+
+def build_validation_loader(cfg: CfgNode, records: Sequence[Record]) -> Iterator[list[Record]]:
+    """This process's share of some images with their objects, one by one and not augmented.
+
+    Unreadable ones are left out: the evaluation has told or refused them.
+    """
+    mapper = DatasetMapper(
+        cfg,
+        is_train=True,
+        augmentations=build_augmentation(cfg, is_train=False),
+        recompute_boxes=False,
+        instance_mask_format="bitmask",  # for polygons and RLE
+    )
+    loader = build_detection_test_loader(
+        list(records), mapper=_MapperOrReason(mapper), num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    loader.worker_init_fn = follow_the_trainer
+    return (batch for batch in loader if "broken" not in batch[0])
 
 
 class _TrainMapper:

@@ -25,6 +25,8 @@ from nl_detectron.data import Record, check_broken, clean_registered, why_unread
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
 
+from .accumulate import check_batches
+from .best import check_best_metric
 from .distributed import check_processes, count_processes
 from .precision import check_precision
 from .resume import check_resume, saved_setting
@@ -78,6 +80,9 @@ class Checks:
         check_non_local_keys(cfg, self.given)
         check_precision(cfg, trains=not args.eval_only)
         check_processes(cfg, args)
+        if not args.eval_only:
+            check_batches(cfg, count_processes(args))
+            check_best_metric(cfg)
         if args.skip_broken < 0:
             raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
         key = "TEST" if args.eval_only else "TRAIN"

@@ -1,5 +1,6 @@
-"""Resuming: the seed of the training, and what has changed since its checkpoint."""
+"""Resuming: the seed of the training, what has changed since its checkpoint, and those to keep."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
@@ -7,6 +8,7 @@ from zipfile import is_zipfile
 import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import PeriodicCheckpointer
 from detectron2.utils import comm
 
 from nl_detectron.checkpoint import last_intact_checkpoint, load_safely
@@ -16,9 +18,16 @@ from .config_loading import flat_pairs
 
 # On a training that is resumed.
 _WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}
+_WITHOUT_EFFECT |= {
+    "SOLVER.REFERENCE_WORLD_SIZE",
+    "SOLVER.CHECKPOINTS_KEPT",
+    "TEST.BEST_METRIC",
+    "TEST.LOSS_IMAGES",
+}
 # What --new-schedule may change. A longer training needs no flag.
 _SCHEDULE = {f"SOLVER.{key}" for key in ("BASE_LR", "BASE_LR_END", "STEPS", "GAMMA", "LR_SCHEDULER_NAME")}
 _SCHEDULE |= {f"SOLVER.{key}" for key in ("WARMUP_FACTOR", "WARMUP_ITERS", "WARMUP_METHOD", "NUM_DECAYS")}
+_BATCHES = "processes x SOLVER.ACCUMULATE"
 _ALLOWED = {"SOLVER.MAX_ITER", "MODEL.DEVICE", "SOLVER.AMP.ENABLED", "SOLVER.AMP.PRECISION"}
 
 
@@ -82,7 +91,7 @@ def check_resume(
 
 
 def _makes_another(key: str) -> bool:
-    is_of_training = key.startswith(("MODEL.", "SOLVER.")) or key in ("DATASETS.TRAIN", "processes")
+    is_of_training = key.startswith(("MODEL.", "SOLVER.")) or key in ("DATASETS.TRAIN", _BATCHES)
     return is_of_training and not key.endswith("_TEST") and key not in _ALLOWED
 
 
@@ -97,5 +106,22 @@ def restart_schedule(trainer: DefaultTrainer, rates: Sequence[float]) -> None:
 
 
 def _flat(setting: Mapping[str, object]) -> dict[str, object]:
-    config = yaml.safe_load(setting.get("config", "")) or {}
-    return {**dict(flat_pairs(config)), "processes": setting.get("processes")}
+    keys = dict(flat_pairs(yaml.safe_load(setting.get("config", "")) or {}))
+    batches = keys.pop("SOLVER.ACCUMULATE", 1)  # on so many processes: 8 x 1 and 1 x 8 are the same training
+    processes = setting.get("processes")
+    return {**keys, _BATCHES: processes and processes * batches}
+
+
+def keep_newest(hook: PeriodicCheckpointer, folder: Path, iteration: int) -> None:
+    """Let Detectron2's hook keep the newest checkpoints of the whole training, resumed at `iteration`.
+
+    By itself it knows those that it has saved.
+    """
+    if not (kept := hook.max_to_keep):
+        return
+    names = {path: re.fullmatch(r"model_(\d+)", path.stem) for path in folder.glob("model_*.pth")}
+    iterations = {path: int(match[1]) for path, match in names.items() if match}
+    before = sorted((path for path in iterations if iterations[path] < iteration), key=iterations.get)
+    for path in before[:-kept]:
+        path.unlink()
+    hook.recent_checkpoints = [str(path) for path in before[-kept:]]

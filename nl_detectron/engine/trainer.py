@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import COCOEvaluator
@@ -21,12 +22,15 @@ from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
 
+from .accumulate import accumulated_step
+from .best import BestCheckpoint
 from .distributed import is_lost_process
 from .evaluation import build_evaluator
 from .precision import autocast, check_precision, use_precision
-from .resume import check_resume, differences, restart_schedule, setting
+from .resume import check_resume, differences, keep_newest, restart_schedule, setting
 from .run_record import RunRecord
 from .signals import SignalHook
+from .validation import validation_losses
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,11 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume)
         if self.new_schedule and self.start_iter:
             restart_schedule(self, rates)
+        if self.start_iter:
+            self._best.resume()
+            for hook in self._hooks:
+                if isinstance(hook, hooks.PeriodicCheckpointer):
+                    keep_newest(hook, Path(self.cfg.OUTPUT_DIR), self.start_iter)
         if resume and not self.checkpointer.has_checkpoint():
             source = self.cfg.MODEL.WEIGHTS or "random weights"
             message = "--resume: no checkpoint in %s; starting at iteration 0 from %s"
@@ -62,7 +71,7 @@ class Trainer(DefaultTrainer):
         if not isinstance(self.data_loader, TrainLoader):
             logger.warning("The data loader is not nl_detectron's: a resume has other images and proposals.")
             return
-        self.data_loader.start = self.start_iter
+        self.data_loader.start = self.start_iter * self.cfg.SOLVER.ACCUMULATE
         for hook in self._hooks:
             if isinstance(hook, hooks.PreciseBN) and self.cfg.TEST.EVAL_PERIOD:
                 batches = self.start_iter // self.cfg.TEST.EVAL_PERIOD * self.cfg.TEST.PRECISE_BN.NUM_ITER
@@ -108,8 +117,12 @@ class Trainer(DefaultTrainer):
             logger.warning("Replaced %d images that could not be read:\n  %s", len(broken), listed)
 
     def run_step(self) -> None:
+        self._trainer.iter = self.iter
         try:
-            super().run_step()
+            if self.cfg.SOLVER.ACCUMULATE > 1:
+                accumulated_step(self._trainer, self.cfg.SOLVER.ACCUMULATE)
+            else:
+                super().run_step()
         except FloatingPointError as error:
             images = ", ".join(getattr(self.data_loader, "images", []))
             reason = " ".join(str(error).split()).rstrip(".")
@@ -135,7 +148,13 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
         self.checkpointer = Checkpointer.in_place_of(self.checkpointer)  # before a hook takes it
+        self._best = BestCheckpoint(self.cfg.TEST.BEST_METRIC, self.checkpointer)
         trainer_hooks = super().build_hooks()
+        for hook in trainer_hooks:
+            if isinstance(hook, hooks.EvalHook):
+                hook._func = partial(self._validate, hook._func)
+            elif isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
         if self.cfg.TEST.AUG.ENABLED:
             hook = hooks.EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model))
             # After the evaluation, and before the writers, which only the main process has.
@@ -148,6 +167,16 @@ class Trainer(DefaultTrainer):
         self._signals = SignalHook(self.cfg.TEST.EVAL_PERIOD)
         trainer_hooks.insert(evaluation, self._signals)
         return trainer_hooks
+
+    def _validate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:
+        """An evaluation; with losses and the best value so far, if there is one every TEST.EVAL_PERIOD."""
+        results = OrderedDict(evaluate())
+        if self.cfg.TEST.EVAL_PERIOD and self.cfg.TEST.LOSS_IMAGES:
+            results["validation"] = validation_losses(self.cfg, self.checkpointer.model)
+        if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
+            best = self._best.update(results, min(self.iter, self.max_iter - 1))
+            results["best"] = {self.cfg.TEST.BEST_METRIC: best}
+        return results
 
     def _evaluate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:
         """An evaluation within the training. If it fails, what was trained until then is saved first."""
@@ -206,6 +235,6 @@ def _uses_gloo() -> bool:
 def _check_losses(model: nn.Module, inputs: tuple, outputs: Mapping[str, Tensor] | Tensor) -> None:
     """A forward hook: Detectron2's own check, but in the process that has the loss, and its images."""
     losses = outputs if isinstance(outputs, Mapping) else {"total_loss": outputs}
-    if model.training and not sum(losses.values()).isfinite().all():
+    if model.training and torch.is_grad_enabled() and not sum(losses.values()).isfinite().all():
         wrong = [f"{name} is {loss.item()}" for name, loss in losses.items() if not loss.isfinite().all()]
         raise FloatingPointError(", ".join(wrong) or "their sum is not")

@@ -82,6 +82,32 @@ def test_the_order_is_detectron2s(cfg: CfgNode) -> None:
     assert files in expected
 
 
+@pytest.mark.parametrize("grouped", [True, False], ids=["grouped", "in order"])
+def test_accumulated_batches_are_those_of_more_processes(
+    cfg: CfgNode, grouped: bool, broken_images: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with three batches a step each have the batches, and draw the numbers, of six."""
+
+    def of_process(rank: int, processes: int, accumulate: int) -> list[tuple[Batch, float]]:
+        cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE = 12, accumulate
+        monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: processes)
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: rank)
+        loader = build_train_loader(cfg)
+        return [(batch, torch.rand(()).item()) for batch in itertools.islice(loader, 5 * accumulate)]
+
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda drawn: [drawn])
+    cfg.DATASETS.TRAIN = (broken_images(wide=range(0, 12, 2)),)
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouped
+    six = [of_process(rank, 6, 1) for rank in range(6)]
+    two = [of_process(rank, 2, 3) for rank in range(2)]
+    for step in range(5):
+        for rank in range(6):
+            batch, drawn = two[rank % 2][3 * step + rank // 2]
+            expected, number = six[rank][step]
+            assert_same([batch], [expected])
+            assert drawn == number
+
+
 def test_grouping_is_by_shape(cfg: CfgNode, broken_images: Callable[..., str]) -> None:
     """The images of a batch are all wide, or all not."""
     cfg.DATASETS.TRAIN = (broken_images(wide=range(0, 12, 2)),)

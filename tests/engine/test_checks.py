@@ -175,7 +175,7 @@ def test_a_resume_into_another_training_is_refused(dry_run: DryRun, copied: Path
         assert said in lines["weights"]
     with mock.patch.dict(os.environ, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}):
         code, lines = dry_run("--resume", *same)
-    assert "processes was 1 and is 2" in lines["weights"]
+    assert "processes x SOLVER.ACCUMULATE was 1 and is 2" in lines["weights"]
     code, lines = dry_run(
         "--resume", "--new-schedule", *same, "SOLVER.BASE_LR", "0.5", "SOLVER.STEPS", "(2,)"
     )

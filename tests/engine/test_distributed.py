@@ -68,6 +68,17 @@ def trained_by_two(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
+def test_one_process_with_two_batches_a_step_is_two_processes(
+    trained_by_two: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    """To the bit, but for the running statistics of BN, which each process has of its own batches."""
+    run_here(*arguments(MASK, tmp_path, *STEPS, "SOLVER.ACCUMULATE", "2"))
+    found = differences(load(tmp_path / "model_final.pth"), load(trained_by_two / "model_final.pth"))
+    others = [name for name in found if "running_" not in name and "num_batches" not in name]
+    assert others == [".trainer.processes"]
+
+
+@pytest.mark.slow
 def test_evaluation_gathers_what_one_process_finds(
     trained_by_two: Path, shapes_root: Path, tmp_path: Path
 ) -> None:

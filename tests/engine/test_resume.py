@@ -180,7 +180,11 @@ def test_what_is_not_as_it_was_is_told(small_cfg: CfgNode) -> None:
     changed.SEED, changed.SOLVER.BASE_LR, changed.DATALOADER.NUM_WORKERS = 2, 0.1, 1
     changed.MODEL.WEIGHTS = "other.pth"
     saved = {**setting(small_cfg), "processes": 2}
-    expected = {"SEED was 1 and is 2", "SOLVER.BASE_LR was 0.02 and is 0.1", "processes was 2 and is 1"}
+    expected = {
+        "SEED was 1 and is 2",
+        "SOLVER.BASE_LR was 0.02 and is 0.1",
+        "processes x SOLVER.ACCUMULATE was 2 and is 1",
+    }
     assert {text for _, text in changes(saved, changed)} == expected
     assert not list(changes({}, changed))  # of a checkpoint that says nothing
 

@@ -1,0 +1,135 @@
+"""model_best.pth, and which other checkpoints stay."""
+
+import logging
+import math
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import get_event_storage
+from runs import MASK, arguments, load, refusal, run_here
+
+from nl_detectron.checkpoint import Checkpointer, last_intact_checkpoint
+from nl_detectron.engine import Trainer, main, read_run
+from nl_detectron.engine.best import BestCheckpoint
+
+STEPS = "SEED 1 SOLVER.MAX_ITER 5 SOLVER.CHECKPOINT_PERIOD 1 TEST.EVAL_PERIOD 1 TEST.LOSS_IMAGES 0".split()
+BEST = ("TEST.BEST_METRIC", "bbox/AP", *STEPS)
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.pth"))
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations with a box AP that is best after the second of five steps."""
+    scores = [10.0, 30.0, math.nan, 20.0, 30.0]
+
+    def test(cls: type[Trainer], cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:
+        return OrderedDict(bbox={"AP": scores[min(get_event_storage().iter, 4)]})
+
+    monkeypatch.setattr(Trainer, "test", classmethod(test))
+
+
+def assert_is_second(folder: Path) -> None:
+    best = load(folder / "model_best.pth")
+    assert best["best"] == {"metric": "bbox/AP", "value": 30.0, "iteration": 1}
+    expected = load(folder / "model_0000001.pth")
+    assert best.keys() == {"model", "non_local", "best"}
+    assert all(value.equal(best["model"][name]) for name, value in expected["model"].items())
+
+
+def test_the_weights_of_the_best_evaluation(scored: None, shapes_root: Path, tmp_path: Path) -> None:
+    """The first one of equals; an AP of nan is none. The best value is among the metrics."""
+    run_here(*arguments(MASK, tmp_path, *BEST))
+    assert_is_second(tmp_path)
+    assert read_run(tmp_path).history[5]["best/bbox/AP"] == 30.0
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    (tmp_path / "model_final.pth").unlink()
+    assert last_intact_checkpoint(tmp_path) == tmp_path / "model_0000004.pth"
+
+
+def test_goes_on_after_a_resume(
+    scored: None, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a training that ends in its fourth step. Without the figure, 20 would be the best after it."""
+    run_step = Trainer.run_step
+
+    def lost(trainer: Trainer) -> None:
+        if trainer.iter == 3:
+            raise MemoryError
+        run_step(trainer)
+
+    monkeypatch.setattr(Trainer, "run_step", lost)
+    with pytest.raises(MemoryError):
+        run_here(*arguments(MASK, tmp_path, *BEST))
+    monkeypatch.setattr(Trainer, "run_step", run_step)
+    before = (tmp_path / "model_best.pth").stat()
+    run_here(*arguments(MASK, tmp_path, "--resume", *BEST))
+    assert_is_second(tmp_path)
+    assert (tmp_path / "model_best.pth").stat().st_ino == before.st_ino
+
+
+def test_a_full_disk_leaves_the_best_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = BestCheckpoint("segm/AP", Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)))
+    best.update({"segm": {"AP": 1.0}}, 0)
+    content = (tmp_path / "model_best.pth").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ValueError, match="No space left"):
+        best.update({"segm": {"AP": 2.0}}, 1)
+    assert (tmp_path / "model_best.pth").read_bytes() == content
+    assert saved(tmp_path) == ["model_best.pth"]
+
+
+def test_another_metric_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    BestCheckpoint("segm/AP", checkpointer).update({"segm": {"AP": 50.0}}, 7)
+    same, other = BestCheckpoint("segm/AP", checkpointer), BestCheckpoint("a/bbox/AP", checkpointer)
+    same.resume()
+    assert same.update({"segm": {"AP": 40.0}}, 8) == 50.0
+    other.resume()
+    assert other.update({"a": {"bbox": {"AP": 1.0}}, "b": {"bbox": {"AP": 9.0}}}, 9) == 1.0
+    with caplog.at_level(logging.WARNING):
+        other.update({"bbox": {"AP": 3.0}}, 10)
+    assert "TEST.BEST_METRIC a/bbox/AP is not among bbox/AP" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("TEST.BEST_METRIC segm/AP", "TEST.EVAL_PERIOD is 0"),
+        (
+            "TEST.EVAL_PERIOD 1 TEST.BEST_METRIC AP",
+            "'AP' is not what the evaluation gives. Set it to bbox/AP",
+        ),
+        ("TEST.EVAL_PERIOD 1 TEST.BEST_METRIC segm/ap", "bbox/AP or segm/AP"),
+        ("TEST.EVAL_PERIOD 1 TEST.BEST_METRIC keypoints/AP", "bbox/AP or segm/AP"),
+        (
+            "TEST.EVAL_PERIOD 1 TEST.BEST_METRIC bbox/AP DATASETS.TEST ('a','b')",
+            "a/bbox/AP or a/segm/AP or b/",
+        ),
+    ],
+)
+def test_a_metric_that_is_not_evaluated(
+    options: str, message: str, shapes_root: Path, tmp_path: Path
+) -> None:
+    assert message in refusal(main, [*arguments(MASK, tmp_path), *options.split()])
+
+
+def test_the_newest_checkpoints_stay(scored: None, shapes_root: Path, tmp_path: Path) -> None:
+    """Also of those from before a resume, which may keep fewer; and what others have put there."""
+    first = ("SOLVER.CHECKPOINTS_KEPT", "3", *STEPS, "SOLVER.MAX_ITER", "4")
+    run_here(*arguments(MASK, tmp_path, *first))
+    assert saved(tmp_path) == [*(f"model_000000{k}.pth" for k in (1, 2, 3)), "model_final.pth"]
+    (tmp_path / "model_0_mine.pth").touch()
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    run_here(*arguments(MASK, tmp_path, "--resume", "SOLVER.CHECKPOINTS_KEPT", "2", *STEPS))
+    kept = ["model_0000003.pth", "model_0000004.pth"]
+    assert saved(tmp_path) == [*kept, "model_0_mine.pth", "model_final.pth"]
