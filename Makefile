@@ -16,10 +16,10 @@ demo: $(READY)
 	$(RUN) tools/shapes_demo.py --output output/demo
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 -m "not slow"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
-	$(RUN) -m pytest -n 2 -m slow
+	$(RUN) -m pytest -n 2 --dist worksteal -m slow
 
 test-all: test test-slow
 

@@ -27,6 +27,10 @@ _COUNTS = {  # tensors whose size along a dimension is a count of the config: wh
     r"score_lowres\.weight$": (1, "keypoints", "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS"),
     r"sem_seg_head\.predictor\.weight$": (0, "classes of stuff", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"),
 }
+# What such a count decides the size of, with its biases
+_COUNTED = re.compile(
+    r"(box_predictor(\.\d)?\.\w+|mask_head\.predictor|cls_score|score_lowres|sem_seg_head\.predictor)\.\w+$"
+)
 
 
 @dataclass(frozen=True)
@@ -45,17 +49,22 @@ class LoadReport:
     unexpected: Sequence[str]  # what the model lacks, except for a classifier's own
     shapes: Sequence[tuple[str, Shape, Shape]]  # tensors of another shape: name, checkpoint's, model's
     counts: Sequence[str]  # a sentence for each count of classes or keypoints that differs
+    resized: Sequence[str]  # which of `shapes` have another size along one dimension because of that
     variants: Sequence[str]  # a sentence for each option of a block that differs from its training
     origin: str = ""  # a sentence, if it is a ResNet of another library
 
     @property
     def fits(self) -> bool:
         """Whether nothing is wrong for a training, which may start with new heads."""
-        return not (self.missing or self.unexpected or self.shapes or self.variants)
+        return not (self.missing or self.unexpected or self._wrong_shapes() or self.variants)
+
+    def _wrong_shapes(self) -> list[str]:
+        shapes = [shape for shape in self.shapes if shape[0] not in self.resized]
+        return [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in shapes]
 
     def __str__(self) -> str:
         blocks = [f"{name} ({count} tensors)" for name, count in self.new_blocks.items()]
-        shapes = [f"{key} {list(theirs)} for {list(ours)}" for key, theirs, ours in self.shapes]
+        shapes = self._wrong_shapes()
         baseline = ", so this is its baseline" if self.fits and not self.heads else ""
         parts = [
             (self.new_blocks, f"new, as expected: {_listed(blocks)}"),
@@ -64,9 +73,10 @@ class LoadReport:
             (self.statistics, f"{len(self.statistics)} statistics of FrozenBN are 0 and 1, as it has none"),
             (self.heads, f"new, because it has a ResNet only: {_by_module(self.heads)}"),
             *((True, count) for count in self.counts),
+            (self.resized, f"new: other number of classes or keypoints: {_by_module(self.resized)}"),
             (self.missing, f"WRONG, missing in the checkpoint, so new: {_by_module(self.missing)}"),
             (self.unexpected, f"WRONG, unexpected in it, so not used: {_by_module(self.unexpected)}"),
-            (self.shapes, f"WRONG, of another shape, so new: {_listed(shapes)}"),
+            (shapes, f"WRONG, of another shape, so new: {_listed(shapes)}"),
             (self.variants, f"WRONG, trained as another variant: {_listed(self.variants)}"),
         ]
         lines = [f"Load report of {self.path}:", f"loaded: {self.loaded} of the model's {self.total} tensors"]
@@ -120,6 +130,7 @@ def make_report(
     constants = dict(model.named_buffers())  # some files have the anchors, which the config decides
     known = {*names.values(), *constants}
     unexpected = [name for name in given if name not in known and not _is_counter(name)]
+    counts = [*dict.fromkeys(_other_counts(model, shapes))]
     heads, statistics = [], []
     if by_ends and not any("running_" in name for name in given):
         statistics = [key for key in missing if _is_frozen_statistic(model, key)]
@@ -137,7 +148,8 @@ def make_report(
         missing=[key for key in missing if key not in {*heads, *statistics}],
         unexpected=unexpected,
         shapes=shapes,
-        counts=[*dict.fromkeys(_other_counts(model, shapes))],
+        counts=counts,
+        resized=[key for key, theirs, ours in shapes if counts and _is_counted(key, theirs, ours)],
         variants=[*_other_variants(model, variants)],
         origin=origin,
     )
@@ -197,6 +209,12 @@ def _other_counts(model: nn.Module, shapes: Sequence[tuple[str, Shape, Shape]]) 
                 expected //= anchors
             if count != expected:
                 yield f"the checkpoint has {count} {what}, and this model {expected} ({config_key})"
+
+
+def _is_counted(key: str, theirs: Shape, ours: Shape) -> bool:
+    """Whether a number of classes or keypoints explains another shape."""
+    differing = sum(their != our for their, our in zip(theirs, ours, strict=False))
+    return len(theirs) == len(ours) and differing == 1 and bool(_COUNTED.search(key))
 
 
 def _by_module(keys: Iterable[str], most: int = 8) -> str:

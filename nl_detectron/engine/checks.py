@@ -83,6 +83,8 @@ class Checks:
         if not args.eval_only:
             check_batches(cfg, count_processes(args))
             check_best_metric(cfg)
+        if args.overwrite and (args.resume or args.eval_only):
+            raise UserError("--overwrite starts a new training. Leave out --resume and --eval-only.")
         if args.skip_broken < 0:
             raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
         key = "TEST" if args.eval_only else "TRAIN"
@@ -141,7 +143,9 @@ class Checks:
             processes = count_processes(self.args)
             check_resume(saved_setting(last), self.cfg, self.args.new_schedule, processes)
         if not path:
-            return ("warn" if self.args.eval_only else "ok"), "none: random initialisation"
+            if self.args.eval_only:
+                raise UserError("--eval-only needs a checkpoint. Set MODEL.WEIGHTS, or give --resume.")
+            return "ok", "none: random initialisation"
         check_weights_file(path)
         if self._model is None:
             return "warn", f"{path} exists, but was not loaded: the model could not be built"
@@ -156,7 +160,10 @@ class Checks:
         return ("ok" if checkpointer.report.fits else "warn"), str(checkpointer.report)
 
     def _check_output(self) -> Found:
-        folder = Path(self.cfg.OUTPUT_DIR).absolute()
+        folder, args = Path(self.cfg.OUTPUT_DIR).absolute(), self.args
+        if not (args.eval_only or args.resume or args.overwrite) and any(folder.glob("model_*.pth")):
+            remedy = "Give --resume to continue it, --overwrite to delete it, or another OUTPUT_DIR."
+            raise UserError(f"OUTPUT_DIR {self.cfg.OUTPUT_DIR!r} holds a training. {remedy}")
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         try:
             with TemporaryFile(dir=existing) as file:

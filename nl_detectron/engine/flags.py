@@ -42,6 +42,7 @@ def train_net_parser() -> argparse.ArgumentParser:
         "--dry-run": "print what a run checks before it starts, and exit",
         "--decode-all": "with --dry-run: decode all images, not only the first and the last of a data set",
         "--auto-scale": "scale batch, learning rate and schedule from 8 GPUs to the number of processes",
+        "--overwrite": "delete the training that OUTPUT_DIR holds, and start a new one there",
         "--new-schedule": "let --resume go on with the learning rate and schedule of the config",
         "--allow-mismatch": "evaluate weights that lack tensors of the model or have others",
     }

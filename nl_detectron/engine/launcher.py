@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
@@ -21,7 +22,7 @@ from .checks import Checks
 from .distributed import is_lost_process, is_under_torchrun, lost_processes_reported, run_in_processes
 from .flags import read_config, train_net_parser
 from .resume import fix_seed
-from .run_record import describe_code
+from .run_record import describe_code, remove_training
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def run(cfg: CfgNode, args: Namespace) -> None:
         if args.eval_only:
             evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
         else:
+            if args.overwrite and comm.is_main_process():
+                remove_training(Path(cfg.OUTPUT_DIR))
             trainer = Trainer(cfg, args.images)
             trainer.resume_or_load(resume=args.resume)
             trainer.train()
@@ -76,8 +79,6 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
     """
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
-        logger.warning("MODEL.WEIGHTS is empty: evaluating random weights")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     if checkpointer.report and not allow_mismatch:
         checkpointer.report.check_complete()

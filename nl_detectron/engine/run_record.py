@@ -56,6 +56,13 @@ class RunRecord:
             unfinished.write_text(json.dumps(self._content, indent=1))
 
 
+def remove_training(folder: Path) -> None:
+    """Delete the checkpoints, metrics and record of a training from its output folder."""
+    for pattern in ("last_checkpoint", "model_*.pth", FILE, METRICS, "events.out.tfevents.*"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 @dataclass(frozen=True)
 class Run:
     """A training as its output folder shows it."""

@@ -167,6 +167,8 @@ def test_the_same_classes_in_another_width(
     report = load(mask_cfg, baseline, tmp_path / "wide.pth")
     assert report.counts == []
     assert "roi_heads.box_predictor.cls_score.weight" in [name for name, _, _ in report.shapes]
+    assert "WRONG, of another shape, so new: roi_heads.box_head" in str(report)
+    assert not report.fits
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
@@ -179,7 +181,9 @@ def test_another_number_of_classes_has_its_own_line(
     assert report.counts == ["the checkpoint has 4 classes, and this model 7 (MODEL.ROI_HEADS.NUM_CLASSES)"]
     assert {name.split(".")[1] for name, _, _ in report.shapes} == {"box_predictor", "mask_head"}
     assert (report.missing, report.unexpected) == ([], [])
-    assert "WRONG, of another shape, so new: roi_heads.box_predictor" in str(report)
+    assert "new: other number of classes or keypoints: roi_heads.box_predictor.cls_score (2), " in str(report)
+    assert "WRONG" not in str(report)
+    assert report.fits
     with pytest.raises(ValueError, match="checkpoint has 4 classes, and this model 7"):
         report.check_complete()
 

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, free_port, load, run_here, start
+from runs import KEYPOINT, MASK, ROOT, arguments, differences, finish, free_port, load, run_here, start
 from torch.multiprocessing import ProcessExitedException
 
 from nl_detectron import get_cfg
@@ -24,6 +24,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-po
 TRAIN_NET = str(ROOT / "train_net.py")
 JOINING = str(ROOT / "tests" / "engine" / "joining.py")
 CHECKS = ("equal_weights", "equal_steps", "no_instances")  # of two_ranks.py
+EIGHT_STEPS = ("SEED", "1", "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2")
 PATIENCE = 30  # seconds in which the others notice that a process is gone
 
 
@@ -58,9 +59,9 @@ def test_two_ranks_with_keypoints(shapes_root: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained_by_two(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training in two processes of torchrun."""
+    """The folder of a training in two processes of torchrun, with EIGHT_STEPS."""
     output = tmp_path_factory.mktemp("two") / "run"
-    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *STEPS))
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *EIGHT_STEPS))
     printed = finish(run)
     assert run.returncode == 0, printed
     assert "2 processes" in printed
@@ -72,7 +73,7 @@ def test_one_process_with_two_batches_a_step_is_two_processes(
     trained_by_two: Path, shapes_root: Path, tmp_path: Path
 ) -> None:
     """To the bit, but for the running statistics of BN, which each process has of its own batches."""
-    run_here(*arguments(MASK, tmp_path, *STEPS, "SOLVER.ACCUMULATE", "2"))
+    run_here(*arguments(MASK, tmp_path, *EIGHT_STEPS, "SOLVER.ACCUMULATE", "2"))
     found = differences(load(tmp_path / "model_final.pth"), load(trained_by_two / "model_final.pth"))
     others = [name for name in found if "running_" not in name and "num_batches" not in name]
     assert others == [".trainer.processes"]
@@ -99,25 +100,22 @@ def test_evaluation_gathers_what_one_process_finds(
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed(shapes_root: Path, tmp_path: Path) -> None:
+def test_interrupted_and_resumed(trained_by_two: Path, shapes_root: Path, tmp_path: Path) -> None:
     """SIGTERM to torchrun, which passes it on: all processes end after the same step,
     and go on from there to the bit."""
-    steps = ("SEED", "1", "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "2")
-    never = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, tmp_path / "never", *steps))
-    finish(never)
     output = tmp_path / "run"
     workers = ("DATALOADER.NUM_WORKERS", "1")
-    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *steps, *workers))
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *EIGHT_STEPS, *workers))
     while not (output / "model_0000001.pth").exists():
         assert run.poll() is None
         time.sleep(0.01)
     run.send_signal(signal.SIGTERM)
     assert "SIGTERM received; stopping after the current step" in finish(run)
     assert 1 <= load(output / (output / "last_checkpoint").read_text())["iteration"] < 7
-    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, "--resume", *steps))
+    run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, "--resume", *EIGHT_STEPS))
     printed = finish(run)
     assert run.returncode == 0, printed
-    expected = load(tmp_path / "never" / "model_final.pth")
+    expected = load(trained_by_two / "model_final.pth")
     assert differences(load(output / "model_final.pth"), expected) == []
 
 

@@ -102,11 +102,11 @@ def test_retinanet_does_not_notice(mask_cfg: CfgNode, shapes_root: Path) -> None
     mask_cfg.MODEL.RESNETS.OUT_FEATURES = mask_cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     mask_cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
     model = build_model(mask_cfg).train()
-    state, objects = copy.deepcopy(model.state_dict()), model.loss_normalizer
+    state, objects = copy.deepcopy(model.state_dict()), getattr(model, "loss_normalizer", None)
     drawn = torch.random.get_rng_state()
     assert validation_losses(mask_cfg, model)["total_loss"] > 0
     assert torch.random.get_rng_state().equal(drawn)
-    assert model.loss_normalizer == objects
+    assert getattr(model, "loss_normalizer", None) == objects  # main has it after its first step
     assert all(value.equal(state[name]) for name, value in model.state_dict().items())
     assert model.training
 
