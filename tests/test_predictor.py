@@ -71,6 +71,32 @@ def test_detections_are_those_of_the_model(
     assert predictor.report.loaded == predictor.report.total
 
 
+def test_batches(cfg: CfgNode, photo: np.ndarray) -> None:
+    """Of images of one size, which need no padding; what could not be read keeps its place."""
+    predictor, sizes = Predictor(cfg), []
+    photo = photo[:96, :128]
+    images = [photo, photo[:, ::-1], photo[::-1], photo[:, 9:]]
+    predictor.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    error = UserError("no image")
+    found = list(predictor.in_batches([error, *images[:1], error, *images[1:], error], 2))
+    assert sizes == [2, 1, 1]
+    assert [found.pop(k) for k in (-1, 2, 0)] == [error] * 3
+    for image, (same, output) in zip(images, found, strict=True):
+        expected, instances = predictor(image)["instances"], output["instances"]
+        assert same is image
+        torch.testing.assert_close(instances.scores[:5], expected.scores[:5])
+        torch.testing.assert_close(instances.pred_boxes.tensor[:5], expected.pred_boxes.tensor[:5])
+
+
+def test_a_batch_does_not_wait_for_the_next_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera's frame is shown before the next one is there."""
+    predictor = Predictor.__new__(Predictor)
+    monkeypatch.setattr(predictor, "batch", lambda images: [{}] * len(images), raising=False)
+    frames = iter(np.zeros((3, 4, 5, 3), np.uint8))
+    assert next(predictor.in_batches(frames, 2))[0].shape == (4, 5, 3)
+    assert len(list(frames)) == 1
+
+
 def test_weights_of_the_baseline_are_whole(cfg: CfgNode) -> None:
     save(baseline_of(cfg), Path(cfg.MODEL.WEIGHTS))
     Predictor(cfg)

@@ -2,8 +2,11 @@
 
 import glob
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -12,6 +15,8 @@ from torchvision.datasets.folder import is_image_file
 from tqdm import tqdm
 
 from nl_detectron.errors import UserError
+
+T = TypeVar("T")
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -52,16 +57,59 @@ def in_format(image: np.ndarray, input_format: str) -> np.ndarray:
     return detection_utils.convert_PIL_to_numpy(rgb, input_format)
 
 
-def use_images(images: Sequence[Path], use: Callable[[Path, np.ndarray], None]) -> None:
+def sort_by_size(images: Iterable[Path]) -> list[Path]:
+    """Images in an order in which those of one size follow each other, by their headers."""
+
+    def size(path: Path) -> tuple[int, int]:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except Exception:  # `read_image` says why
+            return 0, 0
+
+    return sorted(images, key=size)
+
+
+def read_ahead(images: Iterable[Path], count: int = 1) -> Iterator[np.ndarray | UserError]:
+    """Each image, or why it cannot be read; a thread reads the next `count` images meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        reading: deque[Future] = deque()
+        for path in images:
+            reading.append(pool.submit(_read_or_reason, path))
+            if len(reading) > count:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+
+
+def _read_or_reason(path: Path) -> np.ndarray | UserError:
+    try:
+        return read_image(path)
+    except UserError as error:
+        return error
+
+
+def use_images(
+    images: Sequence[Path],
+    use: Callable[[Path, T], None],
+    read: Callable[[Sequence[Path]], Iterable[T | UserError]] = read_ahead,
+) -> None:
     """Read each image and do something with it; one for which that raises a UserError is named and skipped.
+
+    Args:
+        read: what `use` gets of each image, in their order: its pixels by default.
 
     Raises:
         UserError: for the only image, or after the last one, if some were skipped.
     """
     skipped = 0
-    for path in tqdm(images, unit="image", disable=None):  # a bar in a terminal only: a log has no use for it
+    # A bar in a terminal only: a log has no use for it.
+    bar = tqdm(read(images), unit="image", total=len(images), disable=None)
+    for path, item in zip(images, bar, strict=True):
         try:
-            use(path, read_image(path))
+            if isinstance(item, UserError):
+                raise item
+            use(path, item)
         except UserError as error:
             if len(images) == 1:
                 raise

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nl_detectron.errors import UserError
-from nl_detectron.inspect import find_images, read_image, use_images
+from nl_detectron.inspect import find_images, read_ahead, read_image, sort_by_size, use_images
 
 ORIENTATION = 0x0112  # of EXIF
 
@@ -132,6 +132,20 @@ def test_odd_names(name: str, folder: Path) -> None:
     with pytest.raises(UserError, match=r"^'.*' cannot be read: .*$") as refused:
         read_image(Path(name))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_reading_ahead_keeps_the_order(count: int, folder: Path) -> None:
+    images = list(read_ahead([Path("gone.png"), Path("b.png"), Path("notes.txt"), Path("a.jpg")], count))
+    assert [isinstance(image, UserError) for image in images] == [True, False, True, False]
+    assert images[1].shape == images[3].shape == (3, 4, 3)
+    assert list(read_ahead([], count)) == []
+
+
+def test_images_of_one_size_follow_each_other(folder: Path) -> None:
+    Image.new("RGB", (3, 4)).save("a.jpg")
+    images = [Path(name) for name in ("b.png", "a.jpg", "notes.txt", "c[1].PNG", "gone.png")]
+    assert [str(path) for path in sort_by_size(images)] == "notes.txt gone.png a.jpg b.png c[1].PNG".split()
 
 
 def refuse_b(path: Path, _: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """tools/demo.py: what it writes, and how it answers mistakes."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import demo
 import numpy as np
 import pytest
 import torch
+from detecting.videos import frame_rate
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
@@ -17,26 +19,31 @@ from detectron2.structures import Boxes, Instances
 from runs import KEYPOINT, MASK
 
 from nl_detectron import model_zoo
+from nl_detectron.predictor import Predictor
 
 FPS = 12.5
 LEVELS = range(0, 251, 50)  # of grey, of the frames; one differs from any colour
 Run = Callable[..., tuple[object, str]]
 
 
-class OneBox:
-    """In the place of the predictor: it sees a box in the middle of each image, and keeps its config."""
+class OneBox(Predictor):
+    """A predictor that sees a box in the middle of each image, and keeps its config."""
 
     metadata, report, cfg = Metadata(), "", None
 
     def __init__(self, cfg: CfgNode, allow_mismatch: bool) -> None:
         OneBox.cfg = cfg
 
-    def __call__(self, image: np.ndarray) -> dict[str, Instances]:
-        height, width = image.shape[:2]
-        found = Instances((height, width))
-        found.pred_classes = torch.tensor([0])
-        found.pred_boxes = Boxes(torch.tensor([[width / 4, height / 4, width / 2, height / 2]]))
-        return {"instances": found}
+    def batch(self, images: Sequence[np.ndarray]) -> list[dict[str, Instances]]:
+        return [{"instances": one_box_in(image)} for image in images]
+
+
+def one_box_in(image: np.ndarray) -> Instances:
+    height, width = image.shape[:2]
+    found = Instances((height, width))
+    found.pred_classes = torch.tensor([0])
+    found.pred_boxes = Boxes(torch.tensor([[width / 4, height / 4, width / 2, height / 2]]))
+    return found
 
 
 @pytest.fixture
@@ -154,7 +161,7 @@ def test_a_video(output: str, path: str, run: Run, one_box: None, video: Path, t
 )
 def test_rates_that_mpeg_4_cannot_hold(fps: float, drawn: float, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
-    path = save_video(tmp_path / "video.mp4", noise, fps=demo.frame_rate(fps))
+    path = save_video(tmp_path / "video.mp4", noise, fps=frame_rate(fps))
     assert len(read_frames(path)) == 6
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(drawn)
 
@@ -174,7 +181,7 @@ def test_a_video_that_ends_early(run: Run, one_box: None, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--input images", "Give an --output."),
+        ("--input images", "Give an --output or a --json."),
         ("--webcam --output out", "Leave out --output with --webcam."),
         ("--input images --output images", "'images/0.png' would be overwritten. Give another --output."),
         ("--input images --output out.png", "--output 'out.png' is one file for 3 images. Give a folder."),
@@ -188,6 +195,27 @@ def test_a_video_that_ends_early(run: Run, one_box: None, tmp_path: Path) -> Non
         ("--video-input a.gif --output out", "--video-input 'a.gif' is not a video that OpenCV reads."),
         ("--video-input video.mp4 --output .", "'video.mp4' would be overwritten. Give another --output."),
         ("--webcam MODEL.META_ARCHITECTURE ProposalNetwork", "MODEL.META_ARCHITECTURE ProposalNetwork gives"),
+        ("--webcam --json f.json", "Leave out --json with --webcam."),
+        ("--input images --json found.txt", "--json 'found.txt' is not the name of a .json file."),
+        ("--input images --json no.json", "--json 'no.json' holds something else than predictions. Give"),
+        ("--input images --json f.json --batch 0", "--batch must be at least 1; got 0."),
+        ("--input images --output out --json-ids no.json", "--json-ids is for --json. Give that, too."),
+        (
+            "--input images --json f.json --json-ids a.gif",
+            "--json-ids 'a.gif' is not a COCO file: it lacks",
+        ),
+        (
+            "--input images --json f.json --json-ids no.json",
+            "--json-ids 'no.json' has no image of the name",
+        ),
+        (
+            "--input images --json f.json --json-ids same.json",
+            "'images/0.png' and 'images/1.png' have one",
+        ),
+        (
+            "--input images --json f.json MODEL.META_ARCHITECTURE SemanticSegmentor",
+            "MODEL.META_ARCHITECTURE SemanticSegmentor detects no objects for --json. Give an --output.",
+        ),
         ("--webcam", "--webcam needs a display, and DISPLAY is not set. Use --video-input."),
     ],
 )
@@ -200,11 +228,15 @@ def test_mistakes(
     Path("other").mkdir()
     Path("other/0.png").touch()
     Path("a.gif").touch()
+    Path("no.json").write_text('{"images": []}')
+    same = [{"id": 5, "file_name": f"{k}.png"} for k in range(3)]
+    Path("same.json").write_text(json.dumps({"images": same}))
     code, _ = run(*words.split())
     assert code.startswith(f"error: {message}")
     assert "\n" not in code
     assert not list(images.parent.glob("**/.unfinished-*"))
     assert not Path("out").exists()
+    assert not list(images.parent.glob("f.*"))
 
 
 @pytest.mark.parametrize("words", ["--output out", "--input a.jpg --webcam"])
