@@ -13,7 +13,7 @@ from .engine.precision import use_precision
 from .errors import UserError
 from .inspect import in_format
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "complete_metadata"]
 
 
 class Predictor(DefaultPredictor):
@@ -35,7 +35,7 @@ class Predictor(DefaultPredictor):
             unloaded.INPUT.FORMAT = "BGR"  # it refuses "L"
         super().__init__(unloaded)
         self.cfg.MODEL.WEIGHTS, self.cfg.INPUT.FORMAT = cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT
-        self.metadata = _complete_metadata(cfg)
+        self.metadata = complete_metadata(cfg)
         self.report = load_weights(self.model, cfg.MODEL.WEIGHTS, allow_mismatch)
         use_precision(cfg, self.model)
 
@@ -92,7 +92,7 @@ class Predictor(DefaultPredictor):
         return {"image": tensor, "height": height, "width": width}
 
 
-def _complete_metadata(cfg: CfgNode) -> Metadata:
+def complete_metadata(cfg: CfgNode) -> Metadata:
     """Metadata with a name for every class, which Detectron2's visualizers need."""
     node = cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
     counts = {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Export a trained model: TorchScript of a whole detector, ONNX of its non-local blocks or of its backbone.
+"""Export a trained model: ONNX or TorchScript of a whole detector, ONNX of its non-local blocks or backbone.
 Each file is loaded again and compared with eager PyTorch, at other sizes too, before it gets its name.
 
-    python tools/export.py --config-file CONFIG --format torchscript-script --output model.ts \\
-        --input IMAGE MODEL.WEIGHTS model_final.pth
+    python tools/export.py --config-file CONFIG --format onnx --output model.onnx --input IMAGE \\
+        MODEL.WEIGHTS model_final.pth
     python tools/export.py --config-file CONFIG --format onnx-block --output FOLDER \\
         MODEL.WEIGHTS model_final.pth
 """
@@ -18,7 +18,8 @@ from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import ResNet
-from exporting import onnx_graphs, torchscript
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from exporting import onnx_detector, onnx_graphs, torchscript
 from torch import Tensor, nn
 
 from nl_detectron.checkpoint import load_weights
@@ -29,7 +30,7 @@ from nl_detectron.inspect import in_format, read_image
 from nl_detectron.modeling import non_local_blocks
 
 # Of whole detectors: functions of the model, two images to check the file on, and the file.
-DETECTORS = {
+TORCHSCRIPT = {
     "torchscript-script": torchscript.export_script,
     "torchscript-trace": torchscript.export_trace,
 }
@@ -39,9 +40,9 @@ PARTS = {"onnx-block": onnx_graphs.export_blocks, "onnx-backbone": onnx_graphs.e
 
 def main() -> None:
     parser = tool_parser(__doc__)
-    parser.add_argument("--format", required=True, choices=[*DETECTORS, *PARTS])
+    parser.add_argument("--format", required=True, choices=["onnx", *TORCHSCRIPT, *PARTS])
     parser.add_argument("--output", type=Path, required=True, help="a file; for onnx-block a folder")
-    text = "the image that TorchScript is checked on (default: noise)"
+    text = "the image that a detector is checked on (default: noise)"
     parser.add_argument("--input", type=Path, metavar="FILE", help=text)
     text = "accept weights that lack tensors of the model"
     parser.add_argument("--allow-mismatch", action="store_true", help=text)
@@ -52,17 +53,22 @@ def main() -> None:
         wanted = "folder" if args.format == "onnx-block" else "file"
         if args.output.exists() and args.output.is_dir() == (wanted == "file"):
             raise UserError(f"--output {str(args.output)!r} is not a {wanted}. Give one for {args.format}.")
-        if args.format in DETECTORS:
-            check_detector(cfg, args.format)
-            images = sample_images(cfg, args.input)
-            DETECTORS[args.format](load_model(cfg, args.allow_mismatch), images, args.output)
-        else:
-            onnx_graphs.check_packages()
+        if args.format.startswith("onnx"):
+            onnx_graphs.check_packages(args.format)
+        if args.format in PARTS:
             PARTS[args.format](load_model(cfg, args.allow_mismatch), args.output)
+            return
+        check_detector(cfg, args.format)
+        images = sample_images(cfg, args.input)
+        model = load_model(cfg, args.allow_mismatch)
+        if args.format == "onnx":
+            onnx_detector.export_detector(model, images, args.output, onnx_detector.metadata_of(cfg))
+        else:
+            TORCHSCRIPT[args.format](model, images, args.output)
 
 
 def check_detector(cfg: CfgNode, kind: str) -> None:
-    """Reject a detector that this kind of TorchScript cannot hold, naming a format that can."""
+    """Reject a detector that this format cannot hold, naming a format that can."""
     model = cfg.MODEL
     if model.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
         limit, other = f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}", "onnx-backbone"
@@ -115,30 +121,30 @@ def sample_images(cfg: CfgNode, path: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def _enliven(model: nn.Module) -> None:
-    """Make random weights worth checking: scale every layer of ResNets and blocks to outputs of size 1.
+    """Make random weights worth checking: scale layers of ResNets, blocks and RetinaNet to outputs of size 1.
 
-    Otherwise features grow through frozen norms until rounding decides a softmax, and new blocks are the
-    identity.
+    Otherwise features grow through frozen norms until rounding decides a softmax, new blocks are the
+    identity, and RetinaNet gives all boxes one score.
     """
     blocks = [block for _, block in non_local_blocks(model)]
     for block in blocks:
         block.out.weight.normal_()
         if block.out.norm is not None:
             block.out.norm.weight.fill_(1.0)
-    parts = [module for module in model.modules() if isinstance(module, ResNet)] + blocks
+    parts = [module for module in model.modules() if isinstance(module, (ResNet, RetinaNetHead))] + blocks
     layers = {layer for part in parts for layer in part.modules() if isinstance(layer, nn.Conv2d)}
     layers |= {block.out for block in blocks}
-    hooks = [layer.register_forward_hook(_to_unit_size) for layer in layers]
+    hooks = {}
+
+    def to_unit_size(layer: nn.Module, _: tuple[Tensor], out: Tensor) -> Tensor:
+        hooks.pop(layer).remove()  # RetinaNet's head has one scale for all levels: that of the first
+        size = out.std().clamp(min=1e-6)
+        norm = getattr(layer, "norm", None)
+        (layer if norm is None else norm).weight.div_(size)
+        return out / size
+
+    hooks.update({layer: layer.register_forward_hook(to_unit_size) for layer in layers})
     model([{"image": 255 * torch.rand(len(model.pixel_mean), 256, 320)}])
-    for hook in hooks:
-        hook.remove()
-
-
-def _to_unit_size(layer: nn.Module, _: tuple[Tensor], out: Tensor) -> Tensor:
-    size = out.std().clamp(min=1e-6)
-    norm = getattr(layer, "norm", None)
-    (layer if norm is None else norm).weight.div_(size)
-    return out / size
 
 
 if __name__ == "__main__":

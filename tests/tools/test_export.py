@@ -1,5 +1,6 @@
 """tools/export.py: what the files give at other sizes, what is refused, and that checks can fail."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from exporting import checking, onnx_graphs
+from detectron2.structures.keypoints import heatmaps_to_keypoints
+from exporting import checking, onnx_detector, onnx_graphs
 from exporting.torchscript import detect
 from PIL import Image
 from runs import KEYPOINT, MASK, load_config, refusal
@@ -22,6 +24,10 @@ from nl_detectron.errors import UserError
 RETINANET = (
     "MODEL.META_ARCHITECTURE RetinaNet MODEL.BACKBONE.NAME build_nl_retinanet_resnet_fpn_backbone "
     "MODEL.RESNETS.OUT_FEATURES ['res3','res4','res5'] MODEL.FPN.IN_FEATURES ['res3','res4','res5']"
+)
+HEAD_AND_RES5 = (
+    "MODEL.BACKBONE.NAME build_nl_resnet_fpn_backbone MODEL.NON_LOCAL.RES5 [-1] "
+    "MODEL.NON_LOCAL.PAIRWISE concatenation MODEL.NON_LOCAL.SUBSAMPLE embedding"
 )
 NORMS = ("BN", "GN", "FrozenBN", "")
 Export = Callable[..., str]
@@ -59,7 +65,6 @@ def run_onnx(path: Path, x: Tensor) -> list[Tensor]:
         pytest.param(MASK, "torchscript-script", "", marks=pytest.mark.slow),
         pytest.param(KEYPOINT, "torchscript-trace", "", marks=pytest.mark.slow),
         pytest.param(KEYPOINT, "torchscript-script", "", marks=pytest.mark.slow),
-        pytest.param(MASK, "torchscript-trace", RETINANET, marks=pytest.mark.slow),
         pytest.param(MASK, "torchscript-script", RETINANET, marks=pytest.mark.slow),
     ],
 )
@@ -83,6 +88,55 @@ def test_torchscript(config: str, format_: str, keys: str, run: Export, tmp_path
     assert found.keys() == expected.keys()
     if not keys:  # scripted RetinaNet does not clip boxes
         checking.check_detections([found], [expected])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "keys"), [(MASK, ""), (KEYPOINT, HEAD_AND_RES5), (MASK, RETINANET)])
+def test_onnx_detector(config: str, keys: str, run: Export, tmp_path: Path) -> None:
+    """The file holds for larger, smaller and odd sizes, and gives what exceeds the threshold."""
+    words = f"INPUT.MIN_SIZE_TEST 96 INPUT.FORMAT RGB {keys}".split()
+    printed = run(config, "onnx", tmp_path / "model.onnx", *words)
+    assert (
+        printed.count("20 detections, eager 20; the same: ") == 4
+    )  # at two sizes, with optimization and without
+    assert printed.count("0 detections, eager 0; the same: 0") == 2
+    cfg = load_config("--config-file", config, *words)
+    model = export.load_model(cfg)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for height, width in ((33, 50), (75, 211), (250, 90)):
+        image = 255 * torch.rand(3, height, width)
+        (expected,) = detect(model, image)
+        expected.pop("pred_keypoint_heatmaps", None)
+        threshold = expected["scores"][9:11].mean()  # of 20, in descending order
+        expected = {name: value[expected["scores"] > threshold] for name, value in expected.items()}
+        values = session.run(None, {"image": image.numpy(), "score_threshold": threshold.numpy()})
+        checking.check_detections([dict(zip(names, map(torch.from_numpy, values), strict=True))], [expected])
+    values = session.run(None, {"image": image.numpy(), "score_threshold": torch.tensor(2.0).numpy()})
+    assert [value.shape for value in values] == [(0, *expected[name].shape[1:]) for name in names]
+    metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata == onnx_detector.metadata_of(cfg)
+
+
+def test_onnx_metadata(mask_cfg: CfgNode, keypoint_cfg: CfgNode) -> None:
+    """Names are those of the data set, or numbers if their count is not the model's."""
+    metadata = onnx_detector.metadata_of(mask_cfg)
+    assert metadata["thing_classes"] == ["person", "circle", "square", "triangle"]
+    assert metadata["INPUT.MIN_SIZE_TEST"] == 96
+    assert metadata["versions"]["torch"] == torch.__version__
+    assert "keypoint_names" not in metadata
+    assert len(onnx_detector.metadata_of(keypoint_cfg)["keypoint_names"]) == 17
+    mask_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    assert onnx_detector.metadata_of(mask_cfg)["thing_classes"] == ["0", "1"]
+
+
+@pytest.mark.parametrize("size", [0.5, 3.0, 200.0])
+def test_onnx_decodes_keypoints_as_detectron2(size: float) -> None:
+    maps, boxes = torch.randn(9, 17, 56, 56), size * torch.rand(9, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    found, expected = onnx_detector._decode(maps, boxes), heatmaps_to_keypoints(maps, boxes)
+    assert found[..., :2].equal(expected[..., :2])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("subsample", ["input", "embedding", "none"])
@@ -171,11 +225,15 @@ def test_detections_are_compared_as_a_set(capsys: pytest.CaptureFixture[str]) ->
     found["pred_boxes"][0] += 1
     checking.check_detections([found], [expected])
     printed = capsys.readouterr().out
-    assert printed == "".join(f"  20 detections, eager 20; the same: {same}\n" for same in (20, 19))
+    assert printed == "".join(
+        f"  20 detections, eager 20; the same: {same}, to 0.0e+00\n" for same in (20, 19)
+    )
     found["scores"][1] += 0.1
     for other in (found, {name: value[:18] for name, value in expected.items()}, detections(0)):
         with pytest.raises(UserError, match=r"has \d+ of eager PyTorch's 20 detections"):
             checking.check_detections([other], [expected])
+    with pytest.raises(UserError, match="has 18 of eager PyTorch's 18 detections"):
+        checking.check_detections([expected], [{name: value[:18] for name, value in expected.items()}])
     with pytest.raises(UserError, match="has 0 of eager PyTorch's 0 detections"):
         checking.check_detections([expected], [detections(0)])
     none = detections(0)
@@ -210,6 +268,7 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, tmp_path: Path) -> No
         ("torchscript-trace", "MODEL.META_ARCHITECTURE PanopticFPN", "PanopticFPN. Use onnx-backbone."),
         ("torchscript-script", "MODEL.ROI_HEADS.NAME CascadeROIHeads", "Heads. Use torchscript-trace."),
         ("torchscript-trace", "MODEL.RESNETS.DEFORM_ON_PER_STAGE [True]", "Use onnx-backbone or onnx-block."),
+        ("onnx", "MODEL.RESNETS.DEFORM_ON_PER_STAGE [True]", "Use onnx-backbone or onnx-block."),
         ("onnx-block", f"--config-file {MASK.replace('_nl', '')}", "has no non-local block for onnx-block."),
         ("onnx-block", "--output file", "--output 'file' is not a folder. Give one for onnx-block."),
         ("onnx-backbone", "--output .", "--output '.' is not a file. Give one for onnx-backbone."),
@@ -228,5 +287,6 @@ def test_refused(
 
 def test_missing_package(run: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    said = refusal(run, MASK, "onnx-block", tmp_path)
-    assert said == "error: --format onnx-* needs the package onnxruntime. Run: pip install '.[export]'"
+    for kind, output in (("onnx", tmp_path / "model.onnx"), ("onnx-block", tmp_path)):
+        said = refusal(run, MASK, kind, output)
+        assert said == f"error: --format {kind} needs the package onnxruntime. Run: pip install '.[export]'"

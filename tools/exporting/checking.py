@@ -43,14 +43,16 @@ def check_tensors(found: Sequence[Tensor], expected: Sequence[Tensor], title: st
 
 
 def check_detections(found: Sequence[Detections], expected: Sequence[Detections]) -> None:
-    """Print for each image how many detections are the same to TOLERANCE; reject fewer than SAME of them."""
+    """Print for each image how many detections are the same to TOLERANCE, and the largest difference of
+    these as a fraction of the largest value; reject fewer than SAME of them."""
     for ours, eager in zip(found, expected, strict=True):
-        count, total, same = len(ours["scores"]), len(eager["scores"]), 0
+        count, total, same, largest = len(ours["scores"]), len(eager["scores"]), 0, 0.0
         if count and total and ours.keys() == eager.keys():
             # (R, R'): the nearest counterpart counts, as rounding may swap detections of equal scores
-            distances = torch.cdist(_table(eager, eager), _table(ours, eager), p=torch.inf)
-            same = (distances.amin(1) <= TOLERANCE).sum().item()
-        print(f"  {count} detections, eager {total}; the same: {same}", flush=True)
+            distances = torch.cdist(_table(eager, eager), _table(ours, eager), p=torch.inf).amin(1)
+            small = distances[distances <= TOLERANCE]
+            same, largest = len(small), small.max().item() if len(small) else 0.0
+        print(f"  {count} detections, eager {total}; the same: {same}, to {largest:.1e}", flush=True)
         if same < SAME * max(count, total):
             raise UserError(f"The exported file has {same} of eager PyTorch's {total} detections. {_REPORT}")
     if not any(len(eager["scores"]) for eager in expected):
@@ -61,8 +63,9 @@ def _table(fields: Detections, expected: Detections) -> Tensor:
     """(R, K): all fields of R detections, each as a fraction of its largest expected value."""
     columns = []
     for name, value in expected.items():
-        # (R, K, 3): x and y in pixels, and scores without a bound, which would hide differences of those
-        split = [2, 1] if name == "pred_keypoints" else value.shape[-1]
-        parts = zip(fields[name].split(split, -1), value.split(split, -1), strict=True)
-        columns += [ours.double() / eager.double().abs().max().clamp(min=_TINY) for ours, eager in parts]
+        pairs = [(fields[name], value)]
+        if name == "pred_keypoints":
+            # (R, K, 3): x and y in pixels, and scores without a bound, which would hide differences of those
+            pairs = zip(fields[name].split([2, 1], -1), value.split([2, 1], -1), strict=True)
+        columns += [ours.double() / eager.double().abs().max().clamp(min=_TINY) for ours, eager in pairs]
     return torch.cat([column.reshape(len(fields["scores"]), -1) for column in columns], 1)

@@ -23,11 +23,12 @@ BLOCK_SIZES = ((2, 6, 8), (1, 5, 7), (3, 9, 4), (1, 2, 2), (1, 25, 42))
 BACKBONE_SIZES = ((2, 4, 5), (1, 3, 2), (3, 2, 3), (1, 7, 5))
 
 
-def check_packages() -> None:
-    """Raise a UserError if a package is missing, before a model is built."""
-    for package in ("onnx", "onnxruntime", "onnxscript"):
+def check_packages(kind: str) -> None:
+    """Raise a UserError if a package for this format is missing, before a model is built."""
+    packages = ("onnx", "onnxruntime") if kind == "onnx" else ("onnx", "onnxruntime", "onnxscript")
+    for package in packages:
         if find_spec(package) is None:
-            raise UserError(f"--format onnx-* needs the package {package}. Run: pip install '.[export]'")
+            raise UserError(f"--format {kind} needs the package {package}. Run: pip install '.[export]'")
 
 
 def export_blocks(model: nn.Module, folder: Path) -> None:
