@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import numpy as np
 import torch.distributed as dist
@@ -12,7 +13,10 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.build import _train_loader_from_config, build_batch_data_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import DefaultTrainer, defaults
+from detectron2.evaluation import coco_evaluation
 from detectron2.utils import comm
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch.utils.data import Dataset, Sampler
 
 
@@ -83,3 +87,21 @@ def data_parallel_on_any_device() -> Iterator[None]:
         yield
     finally:
         defaults.create_ddp_model = original
+
+
+def use_compiled_coco_eval() -> None:
+    """Let COCOEvaluator use faster-coco-eval where Detectron2's own compiled evaluation is missing.
+
+    Both give the same AP, to the bit. Without the package, pycocotools evaluates.
+    """
+    if coco_evaluation.COCOeval_opt is not COCOeval or not find_spec("faster_coco_eval"):
+        return
+    from faster_coco_eval.core.faster_eval_api import COCOeval as CompiledCOCOeval  # takes 0.1 s
+
+    def evaluation(truth: COCO, detections: COCO, task: str) -> COCOeval:
+        if not all(isinstance(key, int) and key >= 0 for key in (*truth.imgs, *truth.anns)):
+            return COCOeval(truth, detections, task)  # the compiled one needs such ids
+        truth.cat_img_map = truth.cats  # keypoints: the keys of this, of its own COCO, are the categories
+        return CompiledCOCOeval(truth, detections, task)
+
+    coco_evaluation.COCOeval_opt = evaluation

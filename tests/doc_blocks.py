@@ -9,6 +9,7 @@ after a block is what the block prints, with "..." for anything. Comments before
     <!-- not run: reason -->      only checked: scripts, flags, config files, keys and make's targets,
                                   and Python's syntax
     <!-- needs COCO -->           skipped without COCO 2017
+    <!-- package: NAME -->        skipped without this Python package
     <!-- file: my_script.py -->   written into the folder, for a block that follows
     <!-- continues -->            Python that continues the Python block before it
 """
@@ -21,6 +22,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
@@ -28,7 +30,7 @@ from doc_commands import BadPageError, check, run, run_lightly
 from runs import ROOT
 
 LANGUAGES = ("bash", "python", "text", "yaml", "bibtex")
-MARKS = ("light", "not run", "needs COCO", "file", "continues")
+MARKS = ("light", "not run", "needs COCO", "package", "file", "continues")
 _COMMENT = re.compile(r"^<!-- ([\w ]+)(?:: ((?:(?!-->).)*))? -->\n", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(rf"((?:{_COMMENT.pattern})*)^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ANYTHING_GOES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -47,6 +49,12 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def missing_package(self) -> str | None:
+        """The package that the block needs, if it is not installed."""
+        package = self.marks.get("package")
+        return package if package and not find_spec(package) else None
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -122,7 +130,7 @@ class Reader:
         """
         while self._blocks and self._blocks[0].line <= block.line:
             following = self._blocks.pop(0)
-            if has_coco or "needs COCO" not in following.marks:
+            if not following.missing_package and (has_coco or "needs COCO" not in following.marks):
                 self._run(following)
 
     @contextlib.contextmanager

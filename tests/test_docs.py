@@ -51,6 +51,8 @@ def test_block(
 ) -> None:
     if "needs COCO" in block.marks:
         request.getfixturevalue("coco_root")
+    if block.missing_package:
+        pytest.skip(f"needs the package {block.missing_package}")
     reader_of(block.page).read_to(block, has_coco=(datasets / "coco").is_dir())
 
 

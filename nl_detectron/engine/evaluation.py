@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
+from nl_detectron.compat import use_compiled_coco_eval
+
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> COCOEvaluator:
     """Box AP, and mask and keypoint AP where both the model and the data set have them."""
@@ -13,6 +15,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if len(cfg.DATASETS.TEST) > 1:
         folder /= dataset_name  # or each set would replace the file of the one before
     sigmas = MetadataCatalog.get(dataset_name).get("keypoint_oks_sigmas", ())
+    use_compiled_coco_eval()
     return COCOEvaluator(
         dataset_name,
         tasks=evaluation_tasks(cfg, dataset_name),

@@ -1,0 +1,1 @@
+"""The parts of tools/plot_evaluation.py: what it counts, and the plots."""
