@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINT = ("-c", str(ROOT / "constraints.txt"))
 INSTALL_DETECTRON2 = str(ROOT / "tools" / "install_detectron2.py")
-PIP_INSTALL = ("-m", "pip", "install", "--quiet")
+PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--no-compile")  # Python compiles what it imports
 PROJECT = (*PIP_INSTALL, "-e", f"{ROOT}[dev]")
 ORIGIN = """import detectron2, importlib.util as util
 print("ours" if util.find_spec("detectron2._unbuilt") else "the user's")"""
