@@ -146,7 +146,7 @@ def detect_in_images(cfg: CfgNode, args: argparse.Namespace, least: float) -> No
             write_picture(pictures[image], image, pixels, above(least, output), predictor.metadata)
             written.append(image)
 
-    with open_predictions(predictor, args, folder, ids) as predictions:
+    with open_predictions(predictor, args, folder, least, ids) as predictions:
         done = predictions.done if predictions else {}
         try:
             use_images([image for image in images if names[image] not in done], use, read)
@@ -168,7 +168,7 @@ def detect_in_video(cfg: CfgNode, args: argparse.Namespace, least: float) -> Non
                 predictions.add(f"{args.video_input.name}#{k}", k, frame, output)
             yield frame, above(least, output)
 
-    with open_predictions(predictor, args, args.video_input) as predictions:
+    with open_predictions(predictor, args, args.video_input, least) as predictions:
         start = len(predictions.done) if predictions else 0
         doing = "drawing" if path else "detecting"
         found = tqdm(detect(), desc=doing, unit="frame", total=expected or None, initial=start, disable=None)
@@ -180,13 +180,17 @@ def detect_in_video(cfg: CfgNode, args: argparse.Namespace, least: float) -> Non
 
 
 def open_predictions(
-    predictor: Predictor, args: argparse.Namespace, source: str | Path, ids: Mapping[str, int] | None = None
+    predictor: Predictor,
+    args: argparse.Namespace,
+    source: str | Path,
+    least: float,
+    ids: Mapping[str, int] | None = None,
 ) -> AbstractContextManager[Predictions | None]:
     """What --json writes; None without it."""
     if not args.json:
         return nullcontext()
     categories = name_categories(predictor.cfg, predictor.metadata, args.json_ids)
-    made_from = describe(predictor.cfg, source, args.output)
+    made_from = describe(predictor.cfg, source, args.output, least)
     resumes = not (args.video_input and args.output)
     return Predictions(args.json, categories, made_from, ids, args.batch, resumes)
 

@@ -72,17 +72,17 @@ def find_results(source: Path, name: str | None) -> tuple[Path, str, list[float]
         if not name:
             raise UserError(f"{source} does not say which data set it is of. Add --dataset NAME.")
         return source, name, []
-    sigmas = []
-    if not name:
-        cfg = read_run(source).cfg
-        (name, *others), sigmas = cfg.DATASETS.TEST, cfg.TEST.KEYPOINT_OKS_SIGMAS
-        if others:
-            names = ", ".join([name, *others])
-            raise UserError(f"{source} was tested on {names}. Choose one with --dataset.")
-    for file in (source / "inference" / name / RESULTS, source / "inference" / RESULTS):
-        if file.is_file():
-            return file, name, sigmas
-    raise UserError(f"{source} has no inference/{RESULTS}. Evaluate it with train_net.py --eval-only.")
+    cfg = read_run(source).cfg
+    names = cfg.DATASETS.TEST
+    if (name or len(names) != 1) and name not in names:
+        raise UserError(f"{source} was tested on {', '.join(names) or 'nothing'}. Choose one with --dataset.")
+    name = name or names[0]
+    file = source / "inference" / (name if len(names) > 1 else "") / RESULTS
+    if not file.is_file():
+        raise UserError(
+            f"{source} has no {file.relative_to(source)}. Evaluate it with train_net.py --eval-only."
+        )
+    return file, name, cfg.TEST.KEYPOINT_OKS_SIGMAS
 
 
 def read_truth(name: str) -> COCO:

@@ -6,22 +6,39 @@
     python tools/results.py --input output/*_[0-9] --update docs/reproducing.md
 
 --input takes output folders of train_net.py. A training and its baseline are paired by SEED, and must differ
-in non-local keys alone. A difference is the mean over the pairs ± their sample standard deviation. AP is that
-of the last iteration. The paper's values stand below what is a row of its Tables 5 and 6: the same model,
-blocks and data.
+in non-local keys alone. A difference is the mean over the pairs ± their sample standard deviation. A training
+without a partner is a row without a difference, with a note on stderr. AP is that of the last iteration. The
+paper's values stand below what is a row of its Tables 5 and 6: the same model, blocks and data.
 
 --update writes a table with all rows of the paper, trained or not, into a Markdown file, between the lines
 <!-- results:mask --> (or keypoint, or box) and <!-- /results -->. Give all trainings: the table is replaced.
 """
 
 import re
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from result_tables.pairing import BASELINE, Group, group_runs, read_finished, scores_of
-from result_tables.tables import FORMATS, TABLE_5, TABLE_6, format_table, plot_curves, result_table
+from result_tables.pairing import (
+    BASELINE,
+    Group,
+    blocks_of,
+    group_runs,
+    read_finished,
+    scores_of,
+    without_partner,
+)
+from result_tables.tables import (
+    FORMATS,
+    TABLE_5,
+    TABLE_6,
+    format_table,
+    plot_curves,
+    result_table,
+    single_rows,
+)
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
@@ -43,15 +60,22 @@ def main() -> None:
     with one_line_errors():
         if args.curves and args.curves.suffix not in (".png", ".pdf", ".svg"):
             raise UserError(f"--curves {args.curves} must end in .png, .pdf, .svg.")
-        groups = group_runs([read_finished(folder) for folder in args.input])
+        runs = [read_finished(folder) for folder in args.input]
+        notes = without_partner(runs)
+        for note in notes.values():
+            print(note, file=sys.stderr)
+        groups = group_runs([run for run in runs if run.folder not in notes])
+        alone = [run for run in runs if run.folder in notes]
         page = filled_in(args.update, groups) if args.update else b""
-        table = format_table(result_table(groups), args.format)
+        table = format_table([*result_table(groups), *single_rows(alone)], args.format)
         if args.output:
             args.output.write_text(table, encoding="utf-8")
         else:
             print(table, end="")
         if args.curves:
-            plot_curves(groups).savefig(args.curves, dpi=150)
+            plot_curves([*groups, *({blocks_of(run.cfg): [run]} for run in alone)]).savefig(
+                args.curves, dpi=150
+            )
         if args.update:
             args.update.write_bytes(page)
 

@@ -65,7 +65,16 @@ def main() -> None:
 def train(config: str, datasets: Path, output: Path, options: list[str]) -> Run:
     """Train and evaluate a shipped config on the shapes below `datasets`, in a process of its own."""
     command = [sys.executable, str(TRAIN_NET), "--config-file", f"quick_schedules/{config}.yaml"]
-    command += ["OUTPUT_DIR", str(output), "SEED", "1", "SOLVER.CHECKPOINTS_KEPT", "1", *options]
+    command += [
+        "--overwrite",
+        "OUTPUT_DIR",
+        str(output),
+        "SEED",
+        "1",
+        "SOLVER.CHECKPOINTS_KEPT",
+        "1",
+        *options,
+    ]
     environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets)}
     if subprocess.run(command, env=environment, check=False).returncode:
         sys.exit(f"error: {' '.join(command)} failed, see above")

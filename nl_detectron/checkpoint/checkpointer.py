@@ -19,6 +19,8 @@ from .foreign import convert_resnet, find_state_dict, is_tensor
 from .load_report import LoadReport, make_report
 from .reading import load_safely, numpy_admitted, read_checkpoint, unreadable_as_user_error, why_refused
 
+logger = logging.getLogger(__name__)
+
 VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by its name
 
 
@@ -56,7 +58,7 @@ class Checkpointer(DetectionCheckpointer):
             if not (reason := _reason(error)):
                 raise
             raise UserError(f"{path} cannot be written: {reason}. Correct that and --resume.") from error
-        self.logger.info("Saved %s", path)
+        logger.info("Saved %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Do nothing: `save` writes the tag once the file has its final name."""
@@ -112,7 +114,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible: object) -> None:
         if not self.is_quiet:
-            (self.logger.info if self.report.fits else self.logger.warning)("%s", self.report)
+            (logger.info if self.report.fits else logger.warning)("%s", self.report)
 
 
 def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -> LoadReport:

@@ -65,7 +65,7 @@ class LoadReport:
     def __str__(self) -> str:
         blocks = [f"{name} ({count} tensors)" for name, count in self.new_blocks.items()]
         shapes = self._wrong_shapes()
-        baseline = ", so this is its baseline" if self.fits and not self.heads else ""
+        baseline = ", so this is its baseline" if self.fits and not (self.heads or self.resized) else ""
         parts = [
             (self.new_blocks, f"new, as expected: {_listed(blocks)}"),
             (self.all_blocks and not self.has_blocks, f"the checkpoint has no non-local tensor{baseline}"),

@@ -55,7 +55,7 @@ def check_batches(cfg: CfgNode, processes: int) -> None:
     if cfg.SOLVER.ACCUMULATE > 1 and cfg.SOLVER.REFERENCE_WORLD_SIZE not in (0, processes):
         raise UserError(
             "SOLVER.ACCUMULATE keeps the schedule of more processes, and SOLVER.REFERENCE_WORLD_SIZE "
-            "(--auto-scale) changes it. Set one of them only."
+            "(--auto-scale) changes it. Set only one."
         )
     cfg = DefaultTrainer.auto_scale_workers(cfg, processes)
     images_per_batch(cfg.SOLVER.IMS_PER_BATCH, processes, cfg.SOLVER.ACCUMULATE)

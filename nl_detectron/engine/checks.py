@@ -30,6 +30,7 @@ from .best import check_best_metric
 from .distributed import check_processes, count_processes
 from .precision import check_precision
 from .resume import check_resume, saved_setting
+from .run_record import checkpoints_in
 
 Found = tuple[str, str]  # "ok" or "warn", and what was found
 
@@ -71,6 +72,8 @@ class Checks:
         names += [("DATASETS.TEST", name) for name in self.cfg.DATASETS.TEST]
         for key, name in names:
             yield f"{key} {name}", lambda key=key, name=name: self._check_dataset(key, name)
+        if self.cfg.TEST.BEST_METRIC and not self.args.eval_only:
+            yield "TEST.BEST_METRIC", self._check_best_metric
         yield "model", self._check_model
         yield "weights", self._check_weights
         yield "output", self._check_output
@@ -82,7 +85,12 @@ class Checks:
         check_processes(cfg, args)
         if not args.eval_only:
             check_batches(cfg, count_processes(args))
-            check_best_metric(cfg)
+            for key, value in (
+                ("SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT),
+                ("TEST.LOSS_IMAGES", cfg.TEST.LOSS_IMAGES),
+            ):
+                if value < 0:
+                    raise UserError(f"{key} must be 0 or more; got {value}.")
         if args.overwrite and (args.resume or args.eval_only):
             raise UserError("--overwrite starts a new training. Leave out --resume and --eval-only.")
         if args.skip_broken < 0:
@@ -116,6 +124,13 @@ class Checks:
         mended = MetadataCatalog.get(name).get("mended")
         found = f"{len(images)} images, {objects} objects; {read} can be read"
         return "ok", f"{found}; mended in a copy:\n{mended}" if mended else found
+
+    def _check_best_metric(self) -> Found:
+        metric, names = self.cfg.TEST.BEST_METRIC, self.cfg.DATASETS.TEST
+        if not set(names) <= self.images.keys():
+            return "warn", f"{metric}: the test sets could not be read"
+        check_best_metric(self.cfg)
+        return "ok", f"{metric}, every {self.cfg.TEST.EVAL_PERIOD} steps"
 
     def _read_images(self, images: Sequence[Record]) -> str:
         """Decode the first and the last image, or all of them; which ones."""
@@ -161,15 +176,18 @@ class Checks:
 
     def _check_output(self) -> Found:
         folder, args = Path(self.cfg.OUTPUT_DIR).absolute(), self.args
-        if not (args.eval_only or args.resume or args.overwrite) and any(folder.glob("model_*.pth")):
+        existing = checkpoints_in(folder)
+        if args.overwrite and Path(self.cfg.MODEL.WEIGHTS).absolute() in existing:
+            raise UserError(f"--overwrite would delete MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS}. Move that.")
+        if existing and not (args.eval_only or args.resume or args.overwrite):
             remedy = "Give --resume to continue it, --overwrite to delete it, or another OUTPUT_DIR."
             raise UserError(f"OUTPUT_DIR {self.cfg.OUTPUT_DIR!r} holds a training. {remedy}")
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
         try:
-            with TemporaryFile(dir=existing) as file:
+            with TemporaryFile(dir=nearest) as file:
                 file.write(bytes(2**20))  # room for a log
         except OSError as error:
-            reason = f"{existing}: {error.strerror}"
+            reason = f"{nearest}: {error.strerror}"
             raise UserError(f"OUTPUT_DIR {self.cfg.OUTPUT_DIR!r} cannot be written to: {reason}.") from None
         has_run = (folder / "last_checkpoint").is_file()
         return "ok", f"{self.cfg.OUTPUT_DIR} {'holds a checkpoint' if has_run else 'can be written'}"

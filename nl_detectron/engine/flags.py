@@ -82,7 +82,7 @@ def output_path(text: str) -> Path:
 
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a tool that shows what a trained model detects."""
-    text = "the lowest score that is shown (default: %(default)s); its keys on the command line win"
+    text = "the lowest score that is shown (default: %(default)s); keys on the command line take precedence"
     parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE", help=text)
     text = "accept weights that lack tensors of the model"
     parser.add_argument("--allow-mismatch", action="store_true", help=text)

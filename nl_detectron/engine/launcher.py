@@ -1,6 +1,8 @@
 """train_net.py: training and evaluation, checked before anything is built."""
 
+import json
 import logging
+import math
 import os
 import sys
 from argparse import Namespace
@@ -11,15 +13,18 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
+from nl_detectron.files import atomic_write
 
 from .checks import Checks
+from .console import describe_run, describe_schedule, set_up_loggers, where_it_is
 from .distributed import is_lost_process, is_under_torchrun, lost_processes_reported, run_in_processes
+from .evaluation import summarize
 from .flags import read_config, train_net_parser
 from .resume import fix_seed
 from .run_record import describe_code, remove_training
@@ -52,14 +57,14 @@ def run(cfg: CfgNode, args: Namespace) -> None:
     """Train or evaluate in this process."""
     with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
+        set_up_loggers(cfg.OUTPUT_DIR, comm.get_rank())
         default_setup(cfg, args)
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="nl_detectron")
         register_from(args)  # again in each process of a launcher
         for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             clean_registered(name, args.skip_broken)
             tell_mended(name)
         logging.getLogger("detectron2.engine.train_loop").addFilter(_is_for_the_log)
-        logger.info("%s, SEED %d, %d processes", describe_code(), cfg.SEED, comm.get_world_size())
+        logger.info("%s", describe_run(cfg, args.images, trains=not args.eval_only))
         Trainer.skip_broken, Trainer.new_schedule = args.skip_broken, args.new_schedule
         if args.eval_only:
             evaluate(cfg, resume=args.resume, allow_mismatch=args.allow_mismatch)
@@ -68,7 +73,9 @@ def run(cfg: CfgNode, args: Namespace) -> None:
                 remove_training(Path(cfg.OUTPUT_DIR))
             trainer = Trainer(cfg, args.images)
             trainer.resume_or_load(resume=args.resume)
+            logger.info("%s", describe_schedule(trainer.cfg, trainer.start_iter))
             trainer.train()
+            logger.info("%s", where_it_is(cfg))
 
 
 def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -> OrderedDict:
@@ -86,8 +93,22 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))
     if comm.is_main_process():
+        _write_metrics(cfg, results, checkpointer.report.path)
         verify_results(cfg, results)
     return results
+
+
+def _write_metrics(cfg: CfgNode, results: OrderedDict, weights: str) -> None:
+    metrics = {
+        key: None if math.isnan(value) else float(value)
+        for key, value in flatten_results_dict(results).items()
+    }
+    record = {"weights": weights, "datasets": list(cfg.DATASETS.TEST), "code": describe_code(), **metrics}
+    path = Path(cfg.OUTPUT_DIR) / "inference" / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(json.dumps(record, indent=1))
+    logger.info("%s\nThe metrics are in %s.", summarize(results), path)
 
 
 def _is_for_the_log(record: logging.LogRecord) -> bool:

@@ -1,6 +1,5 @@
 """Resuming: the seed of the training, what has changed since its checkpoint, and those to keep."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from zipfile import is_zipfile
@@ -15,6 +14,7 @@ from nl_detectron.checkpoint import last_intact_checkpoint, load_safely
 from nl_detectron.errors import UserError
 
 from .config_loading import flat_pairs
+from .run_record import checkpoints_in
 
 # On a training that is resumed.
 _WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD"}
@@ -119,9 +119,8 @@ def keep_newest(hook: PeriodicCheckpointer, folder: Path, iteration: int) -> Non
     """
     if not (kept := hook.max_to_keep):
         return
-    names = {path: re.fullmatch(r"model_(\d+)", path.stem) for path in folder.glob("model_*.pth")}
-    iterations = {path: int(match[1]) for path, match in names.items() if match}
-    before = sorted((path for path in iterations if iterations[path] < iteration), key=iterations.get)
+    numbers = {path: path.stem.removeprefix("model_") for path in checkpoints_in(folder)}
+    before = [path for path, number in numbers.items() if number.isdecimal() and int(number) < iteration]
     for path in before[:-kept]:
         path.unlink()
     hook.recent_checkpoints = [str(path) for path in before[-kept:]]

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
 FILE, METRICS = "run.json", "metrics.json"
+_CHECKPOINT = re.compile(r"model_(\d{7,}|final|best)\.pth")
 
 
 class RunRecord:
@@ -56,11 +58,16 @@ class RunRecord:
             unfinished.write_text(json.dumps(self._content, indent=1))
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints that trainings write, by iteration; the final and the best one come last."""
+    return sorted(path for path in folder.glob("model_*.pth") if _CHECKPOINT.fullmatch(path.name))
+
+
 def remove_training(folder: Path) -> None:
     """Delete the checkpoints, metrics and record of a training from its output folder."""
-    for pattern in ("last_checkpoint", "model_*.pth", FILE, METRICS, "events.out.tfevents.*"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    files = [folder / name for name in ("last_checkpoint", FILE, METRICS)]
+    for path in [*checkpoints_in(folder), *folder.glob("events.out.tfevents.*"), *files]:
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,13 @@ def read_run(folder: Path) -> Run:
     if changed := [text for command in commands for text in command["changed"]]:
         raise UserError(f"{folder} was resumed as another training: {'; '.join(changed)}.")
     return run
+
+
+def is_evaluated(folder: Path, iteration: int) -> bool:
+    """Whether the metrics of a training have an AP of this iteration."""
+    path = folder / METRICS
+    history = _read_metrics(path, 0) if path.is_file() else {}
+    return any("/AP" in key for key in history.get(iteration, ()))
 
 
 def describe_code() -> str:

@@ -25,10 +25,10 @@ from nl_detectron.modeling import summarize_non_local
 from .accumulate import accumulated_step
 from .best import BestCheckpoint
 from .distributed import is_lost_process
-from .evaluation import build_evaluator
+from .evaluation import build_evaluator, summarize
 from .precision import autocast, check_precision, use_precision
 from .resume import check_resume, differences, keep_newest, restart_schedule, setting
-from .run_record import RunRecord
+from .run_record import RunRecord, is_evaluated
 from .signals import SignalHook
 from .validation import validation_losses
 
@@ -59,6 +59,7 @@ class Trainer(DefaultTrainer):
             restart_schedule(self, rates)
         if self.start_iter:
             self._best.resume()
+            comm.synchronize()  # some may still look for the last checkpoint
             for hook in self._hooks:
                 if isinstance(hook, hooks.PeriodicCheckpointer):
                     keep_newest(hook, Path(self.cfg.OUTPUT_DIR), self.start_iter)
@@ -106,6 +107,17 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             self._record.stop(finished=False)
 
+    def before_train(self) -> None:
+        """Also evaluate the checkpoint that is resumed, if that was interrupted."""
+        super().before_train()
+        period, last = self.cfg.TEST.EVAL_PERIOD, self.start_iter - 1
+        is_due = period and last >= 0 and self.start_iter % period == 0 and self.start_iter < self.max_iter
+        if is_due and not comm.all_gather(is_evaluated(Path(self.cfg.OUTPUT_DIR), last))[0]:
+            logger.info("The evaluation after iteration %d was interrupted; it is repeated", last)
+            self.iter = self.storage.iter = last
+            next(hook for hook in self._hooks if isinstance(hook, hooks.EvalHook)).after_step()
+            self.iter = self.storage.iter = self.start_iter
+
     def after_train(self) -> None:
         self.iter = min(self.iter, self.max_iter)  # Detectron2 counts one too many where no step was left
         super().after_train()
@@ -148,21 +160,19 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
         self.checkpointer = Checkpointer.in_place_of(self.checkpointer)  # before a hook takes it
-        self._best = BestCheckpoint(self.cfg.TEST.BEST_METRIC, self.checkpointer)
+        self._best = BestCheckpoint(self.cfg, self.checkpointer)
         trainer_hooks = super().build_hooks()
         for hook in trainer_hooks:
             if isinstance(hook, hooks.EvalHook):
-                hook._func = partial(self._validate, hook._func)
+                hook._func = partial(self._evaluate, partial(self._validate, hook._func))
             elif isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
         if self.cfg.TEST.AUG.ENABLED:
-            hook = hooks.EvalHook(0, lambda: self.test_with_tta(self.cfg, self.model))
+            test = partial(self.test_with_tta, self.cfg, self.model)
+            hook = hooks.EvalHook(0, partial(self._evaluate, test))
             # After the evaluation, and before the writers, which only the main process has.
             end = len(trainer_hooks) - 1 if comm.is_main_process() else len(trainer_hooks)
             trainer_hooks.insert(end, hook)
-        for hook in trainer_hooks:
-            if isinstance(hook, hooks.EvalHook):
-                hook._func = partial(self._evaluate, hook._func)
         evaluation = next(k for k, hook in enumerate(trainer_hooks) if isinstance(hook, hooks.EvalHook))
         self._signals = SignalHook(self.cfg.TEST.EVAL_PERIOD)
         trainer_hooks.insert(evaluation, self._signals)
@@ -171,11 +181,13 @@ class Trainer(DefaultTrainer):
     def _validate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:
         """An evaluation; with losses and the best value so far, if there is one every TEST.EVAL_PERIOD."""
         results = OrderedDict(evaluate())
+        if comm.is_main_process():
+            logger.info("%s", summarize(results))
         if self.cfg.TEST.EVAL_PERIOD and self.cfg.TEST.LOSS_IMAGES:
             results["validation"] = validation_losses(self.cfg, self.checkpointer.model)
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             best = self._best.update(results, min(self.iter, self.max_iter - 1))
-            results["best"] = {self.cfg.TEST.BEST_METRIC: best}
+            results["best"] = best
         return results
 
     def _evaluate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:

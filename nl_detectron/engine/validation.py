@@ -1,4 +1,4 @@
-"""TEST.LOSS_IMAGES: the losses of the test sets, to be seen beside those of the training."""
+"""TEST.LOSS_IMAGES: the losses of the test sets, to compare with the training's."""
 
 import copy
 import logging
@@ -8,6 +8,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -26,7 +30,8 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
 
     With several test sets a name is SET/LOSS. A set whose objects lack what the model learns has none.
     Images are resized as in an evaluation, and not augmented. The model stays as it is: the losses are those
-    of a copy, with the running statistics of its norms.
+    of a copy, with the running statistics of its norms. RetinaNet has none: its losses depend on the batches
+    before.
     """
     model = copy.deepcopy(model).train()
     for module in model.modules():
@@ -42,17 +47,18 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
 
 
 def _records(cfg: CfgNode, name: str) -> list[Record]:
-    """Up to TEST.LOSS_IMAGES images with objects, evenly taken from a test set."""
-    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet") or cfg.MODEL.LOAD_PROPOSALS:
-        return []  # others learn more than COCO's annotations
+    """Up to TEST.LOSS_IMAGES images that a training would take, evenly taken from a test set."""
+    # Others learn more than COCO's annotations, or divide by a running mean of the training, as RetinaNet.
+    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or cfg.MODEL.LOAD_PROPOSALS:
+        return []
     needed = {"segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
     if {task for task, is_needed in needed.items() if is_needed} - {*evaluation_tasks(cfg, name)}:
         return []
-    records = [
-        record
-        for record in DatasetCatalog.get(name)
-        if any(not each.get("iscrowd", 0) for each in record.get("annotations", ()))
-    ]
+    records = [record for record in DatasetCatalog.get(name) if "annotations" in record]
+    records = filter_images_with_only_crowd_annotations(records)
+    if cfg.MODEL.KEYPOINT_ON:
+        least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+        records = filter_images_with_few_keypoints(records, least)
     count = min(cfg.TEST.LOSS_IMAGES, len(records))
     return [records[place] for place in np.linspace(0, len(records) - 1, count).round().astype(int)]
 

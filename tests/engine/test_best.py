@@ -1,5 +1,6 @@
 """model_best.pth, and which other checkpoints stay."""
 
+import json
 import logging
 import math
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from runs import MASK, arguments, load, refusal, run_here
 
+from nl_detectron import get_cfg
 from nl_detectron.checkpoint import Checkpointer, last_intact_checkpoint
 from nl_detectron.engine import Trainer, main, read_run
 from nl_detectron.engine.best import BestCheckpoint
@@ -36,7 +38,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_is_second(folder: Path) -> None:
     best = load(folder / "model_best.pth")
-    assert best["best"] == {"metric": "bbox/AP", "value": 30.0, "iteration": 1}
+    assert best["best"] == {
+        "metric": "bbox/AP",
+        "datasets": ["shapes_val"],
+        "value": 30.0,
+        "iteration": 1,
+    }
     expected = load(folder / "model_0000001.pth")
     assert best.keys() == {"model", "non_local", "best"}
     assert all(value.equal(best["model"][name]) for name, value in expected["model"].items())
@@ -52,30 +59,56 @@ def test_the_weights_of_the_best_evaluation(scored: None, shapes_root: Path, tmp
     assert last_intact_checkpoint(tmp_path) == tmp_path / "model_0000004.pth"
 
 
+@pytest.mark.parametrize("moment", ["in a step", "in the best evaluation"])
 def test_goes_on_after_a_resume(
-    scored: None, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, scored: None, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a training that ends in its fourth step. Without the figure, 20 would be the best after it."""
-    run_step = Trainer.run_step
+    """Of a training that ends in its fourth step, after which 20 would be the best without the figure; or in
+    its second evaluation, which is repeated."""
+    run_step, evaluate = Trainer.run_step, Trainer.test
 
-    def lost(trainer: Trainer) -> None:
+    def lost_step(trainer: Trainer) -> None:
         if trainer.iter == 3:
             raise MemoryError
         run_step(trainer)
 
-    monkeypatch.setattr(Trainer, "run_step", lost)
-    with pytest.raises(MemoryError):
+    def lost_evaluation(cls: type[Trainer], cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:
+        if get_event_storage().iter == 1:
+            raise KeyboardInterrupt
+        return evaluate(cfg, model)
+
+    if moment == "in a step":
+        monkeypatch.setattr(Trainer, "run_step", lost_step)
+    else:
+        monkeypatch.setattr(Trainer, "test", classmethod(lost_evaluation))
+    with pytest.raises((MemoryError, SystemExit)):
         run_here(*arguments(MASK, tmp_path, *BEST))
     monkeypatch.setattr(Trainer, "run_step", run_step)
-    before = (tmp_path / "model_best.pth").stat()
+    monkeypatch.setattr(Trainer, "test", evaluate)
     run_here(*arguments(MASK, tmp_path, "--resume", *BEST))
     assert_is_second(tmp_path)
-    assert (tmp_path / "model_best.pth").stat().st_ino == before.st_ino
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert metrics[-1]["best/bbox/AP"] == 30.0
 
 
-def test_a_full_disk_leaves_the_best_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = BestCheckpoint("segm/AP", Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)))
-    best.update({"segm": {"AP": 1.0}}, 0)
+@pytest.fixture
+def cfg(tmp_path: Path) -> CfgNode:
+    cfg = get_cfg()
+    cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST = "segm/AP", ("a",)
+    return cfg
+
+
+@pytest.fixture
+def checkpointer(tmp_path: Path) -> Checkpointer:
+    return Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
+
+
+def test_a_full_disk_leaves_the_best_one_before(
+    cfg: CfgNode, checkpointer: Checkpointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = BestCheckpoint(cfg, checkpointer)
+    assert best.update({"segm": {"AP": math.nan}}, 0) == {}
+    assert best.update({"segm": {"AP": 1.0}}, 0) == {"segm/AP": 1.0}
     content = (tmp_path / "model_best.pth").read_bytes()
 
     def full(*_: object) -> None:
@@ -88,39 +121,47 @@ def test_a_full_disk_leaves_the_best_one_before(tmp_path: Path, monkeypatch: pyt
     assert saved(tmp_path) == ["model_best.pth"]
 
 
-def test_another_metric_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
-    BestCheckpoint("segm/AP", checkpointer).update({"segm": {"AP": 50.0}}, 7)
-    same, other = BestCheckpoint("segm/AP", checkpointer), BestCheckpoint("a/bbox/AP", checkpointer)
+@pytest.mark.parametrize(("metric", "sets"), [("bbox/AP", ("a",)), ("segm/AP", ("b",))])
+def test_another_metric_or_test_set_begins_anew(
+    metric: str,
+    sets: tuple[str, ...],
+    cfg: CfgNode,
+    checkpointer: Checkpointer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    results = {"segm": {"AP": 40.0}, "bbox": {"AP": 40.0}}
+    BestCheckpoint(cfg, checkpointer).update({"segm": {"AP": 50.0}}, 7)
+    same = BestCheckpoint(cfg, checkpointer)
     same.resume()
-    assert same.update({"segm": {"AP": 40.0}}, 8) == 50.0
+    assert same.update(results, 8) == {"segm/AP": 50.0}
+    cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST = metric, sets
+    other = BestCheckpoint(cfg, checkpointer)
     other.resume()
-    assert other.update({"a": {"bbox": {"AP": 1.0}}, "b": {"bbox": {"AP": 9.0}}}, 9) == 1.0
+    assert other.update(results, 8) == {metric: 40.0}
     with caplog.at_level(logging.WARNING):
-        other.update({"bbox": {"AP": 3.0}}, 10)
-    assert "TEST.BEST_METRIC a/bbox/AP is not among bbox/AP" in caplog.text
+        other.update({"keypoints": {"AP": 3.0}}, 10)
+    assert f"TEST.BEST_METRIC {metric} is not among keypoints/AP" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("TEST.BEST_METRIC segm/AP", "TEST.EVAL_PERIOD is 0"),
+        ("segm/AP", "TEST.EVAL_PERIOD is 0"),
+        ("AP TEST.EVAL_PERIOD 1", "'AP' is not a metric of the evaluation. Set it to bbox/AP or segm/AP."),
+        ("segm/ap TEST.EVAL_PERIOD 1", "bbox/AP or segm/AP"),
+        ("bbox/AP-nothing TEST.EVAL_PERIOD 1", "bbox/AP or segm/AP"),
+        ("keypoints/AP TEST.EVAL_PERIOD 1", "bbox/AP or segm/AP"),
         (
-            "TEST.EVAL_PERIOD 1 TEST.BEST_METRIC AP",
-            "'AP' is not what the evaluation gives. Set it to bbox/AP",
-        ),
-        ("TEST.EVAL_PERIOD 1 TEST.BEST_METRIC segm/ap", "bbox/AP or segm/AP"),
-        ("TEST.EVAL_PERIOD 1 TEST.BEST_METRIC keypoints/AP", "bbox/AP or segm/AP"),
-        (
-            "TEST.EVAL_PERIOD 1 TEST.BEST_METRIC bbox/AP DATASETS.TEST ('a','b')",
-            "a/bbox/AP or a/segm/AP or b/",
+            "bbox/AP TEST.EVAL_PERIOD 1 DATASETS.TEST ('shapes_val','shapes_train')",
+            "shapes_val/bbox/AP or shapes_val/segm/AP or shapes_train/",
         ),
     ],
 )
 def test_a_metric_that_is_not_evaluated(
     options: str, message: str, shapes_root: Path, tmp_path: Path
 ) -> None:
-    assert message in refusal(main, [*arguments(MASK, tmp_path), *options.split()])
+    words = [*arguments(MASK, tmp_path), "TEST.BEST_METRIC", *options.split()]
+    assert message in refusal(main, words)
 
 
 def test_the_newest_checkpoints_stay(scored: None, shapes_root: Path, tmp_path: Path) -> None:

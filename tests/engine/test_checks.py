@@ -77,6 +77,10 @@ def test_a_run_does_what_a_dry_run_prints(
         ("OUTPUT_DIR /proc/nowhere", "output", "OUTPUT_DIR '/proc/nowhere' cannot be written to"),
         ("SOLVER.AMP.PRECISION float16", "config", "SOLVER.AMP.PRECISION float16 would lose"),
         ("--eval-only DATASETS.TEST ()", "config", "DATASETS.TEST is empty"),
+        ("--eval-only", "weights", "--eval-only needs a checkpoint. Set MODEL.WEIGHTS, or give --resume."),
+        ("--overwrite --resume", "config", "--overwrite starts a new training. Leave out --resume"),
+        ("SOLVER.CHECKPOINTS_KEPT -1", "config", "SOLVER.CHECKPOINTS_KEPT must be 0 or more; got -1."),
+        ("TEST.LOSS_IMAGES -1", "config", "TEST.LOSS_IMAGES must be 0 or more; got -1."),
     ],
 )
 def test_a_failed_check_is_the_error_of_a_run(

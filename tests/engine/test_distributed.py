@@ -64,7 +64,7 @@ def trained_by_two(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) 
     run = torchrun(shapes_root, TRAIN_NET, *arguments(MASK, output, *EIGHT_STEPS))
     printed = finish(run)
     assert run.returncode == 0, printed
-    assert "2 processes" in printed
+    assert "processes: 2" in printed
     return output
 
 

@@ -1,5 +1,6 @@
 """train_net.py as a user runs it; what needs no process of its own is run in this one."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,18 @@ from pathlib import Path
 
 import pytest
 from detectron2.data.datasets import register_coco_instances
-from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, environment, registrations_forgotten, run_here
+from runs import (
+    KEYPOINT,
+    MASK,
+    ROOT,
+    STEPS,
+    arguments,
+    environment,
+    load,
+    refusal,
+    registrations_forgotten,
+    run_here,
+)
 
 from nl_detectron.engine import main, read_run
 from nl_detectron.errors import UserError
@@ -30,9 +42,10 @@ def train_net(root: Path, output: Path, config: str, *options: str) -> str:
     return result.stdout
 
 
-def average_precisions(printed: str) -> list[str]:
-    """Detectron2's copypaste lines: tasks and metrics."""
-    return [line.split("copypaste: ")[1] for line in printed.splitlines() if "copypaste: " in line]
+def average_precisions(folder: Path) -> list[str]:
+    """Detectron2's copypaste lines in the log: tasks and metrics."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    return [line.split("copypaste: ")[1] for line in lines if "copypaste: " in line]
 
 
 def test_evaluation_of_what_was_trained(trained: Path, shapes_root: Path, tmp_path: Path) -> None:
@@ -42,13 +55,31 @@ def test_evaluation_of_what_was_trained(trained: Path, shapes_root: Path, tmp_pa
             "elsewhere", {}, "nowhere.json", "nowhere"
         )  # what was trained on is not needed
         run_here(*arguments(MASK, tmp_path / "again", *weights, "DATASETS.TRAIN", "('elsewhere',)"))
-    of_training, again = ((folder / "log.txt").read_text() for folder in (trained, tmp_path / "again"))
+    again = tmp_path / "again"
     assert len(average_precisions(again)) == 6  # of boxes and masks
-    assert average_precisions(again) == average_precisions(of_training)[:6]  # later runs log there too
+    assert average_precisions(again) == average_precisions(trained)[:6]  # later runs log there too
     results = "inference/coco_instances_results.json"
-    assert (tmp_path / "again" / results).read_text() == (trained / results).read_text()
-    assert "Starting training" not in again
-    assert not (tmp_path / "again" / "run.json").exists()  # which is a training's
+    assert (again / results).read_text() == (trained / results).read_text()
+    assert "Starting training" not in (again / "log.txt").read_text()
+    assert not (again / "run.json").exists()  # which is a training's
+    metrics = json.loads((again / "inference" / "metrics.json").read_text())
+    assert metrics["weights"] == weights[-1]
+    assert metrics["segm/AP"] == read_run(trained).history[3]["segm/AP"]
+
+
+def test_a_training_is_not_overwritten_by_forgetting_a_flag(copied: Path) -> None:
+    for name in ("metrics.json", "model_zoo.pth"):
+        (copied / name).write_text("{}\n")
+    words = arguments(MASK, copied, "SEED", "1", "SOLVER.MAX_ITER", "1")
+    assert "holds a training. Give --resume to continue it, --overwrite to delete it" in refusal(main, words)
+    words = arguments(MASK, copied, "--overwrite", "SEED", "1", "SOLVER.MAX_ITER", "1")
+    weights = str(copied / "model_final.pth")
+    assert f"would delete MODEL.WEIGHTS {weights}" in refusal(main, [*words, "MODEL.WEIGHTS", weights])
+    assert load(copied / "model_final.pth")["iteration"] == 2
+    run_here(*words)
+    assert {path.name for path in copied.glob("*.pth")} == {"model_final.pth", "model_zoo.pth"}
+    assert load(copied / "model_final.pth")["iteration"] == 0
+    assert "{}" not in (copied / "metrics.json").read_text()
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
@@ -75,20 +106,49 @@ def test_train_resume_and_evaluate(shapes_root: Path, tmp_path: Path) -> None:
     printed = train_net(shapes_root, output, config, *STEPS)
     assert "This model has 1 non-local block:" in printed
     assert "backbone.bottom_up.res4.non_local_1" in printed
-    assert "Starting training from iteration 0" in printed
+    assert "schedule: steps 0 to 3 of 2 images" in printed
     printed = train_net(shapes_root, output, config, "--resume", "SEED", "1", "SOLVER.MAX_ITER", "5")
-    assert "Starting training from iteration 3" in printed
+    assert "schedule: steps 3 to 5 of 2 images" in printed
     weights = ("--eval-only", "MODEL.WEIGHTS", str(output / "model_final.pth"))
-    again = train_net(shapes_root, tmp_path / "evaluation", config, *weights)
-    assert len(average_precisions(again)) == 6
-    assert average_precisions(again) == average_precisions(printed)
+    evaluation = tmp_path / "evaluation"
+    printed = train_net(shapes_root, evaluation, config, *weights)
+    assert len(average_precisions(evaluation)) == 6
+    assert average_precisions(evaluation) == average_precisions(output)[6:]
+    assert printed.count("segm/AP") == 1
+    assert f"The metrics are in {evaluation / 'inference' / 'metrics.json'}." in printed
+
+
+def test_the_console_has_what_matters(shapes_root: Path, tmp_path: Path) -> None:
+    """Some twenty lines, the losses, AP once, where the weights are. The log has the rest, without codes."""
+    printed = train_net(shapes_root, tmp_path / "run", MASK, *STEPS)
+    before, _, after = printed.partition("total_loss: ")
+    assert len(before.splitlines()) <= 20
+    for text in (
+        "device: cpu",
+        "train: shapes_train (12 images)",
+        "1 non-local block",
+        "schedule: steps 0 to 3",
+    ):
+        assert text in before
+    assert after.count("bbox/AP") == after.count("segm/AP") == 1
+    assert f"--input IMAGES --output drawn MODEL.WEIGHTS {tmp_path / 'run' / 'model_final.pth'}" in after
+    log = (tmp_path / "run" / "log.txt").read_text()
+    for text in (
+        "Running with full config",
+        "Average Precision  (AP) @[ IoU=0.50:0.95",
+        "per-category",
+        printed[-40:],
+    ):
+        assert text.lower() in log.lower()
+    assert "\x1b" not in log
+    assert ".unfinished" not in log + printed
 
 
 @pytest.mark.slow
 def test_keypoints(shapes_root: Path, tmp_path: Path) -> None:
     printed = train_net(shapes_root, tmp_path / "run", KEYPOINT, "SOLVER.MAX_ITER", "2")
     assert "This model has 4 non-local blocks:" in printed
-    assert average_precisions(printed)[::3] == ["Task: bbox", "Task: keypoints"]
+    assert average_precisions(tmp_path / "run")[::3] == ["Task: bbox", "Task: keypoints"]
 
 
 @pytest.mark.slow

@@ -95,20 +95,24 @@ def test_sets_without_what_the_model_learns_have_none(
     assert found["shapes_val/total_loss"] == validation_losses(mask_cfg, model)["total_loss"]
 
 
-def test_retinanet_does_not_notice(mask_cfg: CfgNode, shapes_root: Path) -> None:
-    """Its training keeps a running mean of the number of objects."""
-    mask_cfg.MODEL.META_ARCHITECTURE, mask_cfg.MODEL.MASK_ON = "RetinaNet", False
-    mask_cfg.MODEL.BACKBONE.NAME = "build_nl_retinanet_resnet_fpn_backbone"
-    mask_cfg.MODEL.RESNETS.OUT_FEATURES = mask_cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    mask_cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
-    model = build_model(mask_cfg).train()
-    state, objects = copy.deepcopy(model.state_dict()), getattr(model, "loss_normalizer", None)
-    drawn = torch.random.get_rng_state()
-    assert validation_losses(mask_cfg, model)["total_loss"] > 0
-    assert torch.random.get_rng_state().equal(drawn)
-    assert getattr(model, "loss_normalizer", None) == objects  # main has it after its first step
-    assert all(value.equal(state[name]) for name, value in model.state_dict().items())
-    assert model.training
+def test_are_of_the_images_that_a_training_takes(
+    keypoint_cfg: CfgNode, shapes_root: Path, tmp_path: Path
+) -> None:
+    """Not of one without a visible keypoint, which would add a loss of 0 to the mean."""
+    model = build_model(keypoint_cfg)
+    expected = validation_losses(keypoint_cfg, model)
+    content = json.loads((shapes_root / "shapes/annotations/person_keypoints_val.json").read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    person = content["annotations"][0]
+    hidden = {"file_name": names[person["image_id"]], "id": 1000, "width": 96, "height": 96}
+    points = {"keypoints": [0] * len(person["keypoints"]), "num_keypoints": 0}
+    content["images"].append(hidden)
+    content["annotations"].append({**person, **points, "id": 1000, "image_id": 1000})
+    (tmp_path / "hidden.json").write_text(json.dumps(content))
+    with registrations_forgotten():
+        register_coco("hidden", str(tmp_path / "hidden.json"), str(shapes_root / "shapes/val"))
+        keypoint_cfg.DATASETS.TEST = ("hidden",)
+        assert validation_losses(keypoint_cfg, model) == expected
 
 
 def test_a_training_does_not_notice(trained: Path, shapes_root: Path, tmp_path: Path) -> None:

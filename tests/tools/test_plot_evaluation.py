@@ -1,6 +1,7 @@
 """tools/plot_evaluation.py: curves and counts of a few boxes, by hand; its files; mistakes in one line."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -137,9 +138,11 @@ def test_eighty_categories_are_shown_as_far_as_they_can_be() -> None:
 def saved(shapes_root: Path, tmp_path: Path) -> Path:
     """The output folder of a training with the truth of keypoints_shapes_val as its detections."""
     truth = json.loads(Path(MetadataCatalog.get("keypoints_shapes_val").json_file).read_text())
-    keys = ("image_id", "category_id", "bbox", "keypoints")
+    keys = ("image_id", "category_id", "bbox")
     found = [{key: each[key] for key in keys} | {"score": 0.9} for each in truth["annotations"]]
-    options = ("DATASETS.TEST", "('keypoints_shapes_val',)")
+    for result, each in zip(found, truth["annotations"], strict=True):
+        result["keypoints"] = [value + 2 * (k % 3 < 2) for k, value in enumerate(each["keypoints"])]
+    options = ("DATASETS.TEST", "('keypoints_shapes_val',)", "TEST.KEYPOINT_OKS_SIGMAS", str([0.002] * 17))
     finished(tmp_path / "run", *["quick_schedules/keypoint_rcnn_R_18_FPN_shapes.yaml", *options], scores={})
     (tmp_path / "run" / "inference").mkdir()
     (tmp_path / "run" / "inference" / RESULTS).write_text(json.dumps(found))
@@ -147,16 +150,21 @@ def saved(shapes_root: Path, tmp_path: Path) -> Path:
 
 
 def test_a_training_and_a_file_give_the_same_plots(tool: Tool, saved: Path, tmp_path: Path) -> None:
-    plots = [tmp_path / "plots" / name for name in ("curves.png", "confusion.png")]
+    """But for the sigmas of keypoints, which only the training has."""
+    curves, confusion = (tmp_path / "plots" / name for name in ("curves.png", "confusion.png"))
     tool("--input", saved)
-    before = [plot.read_bytes() for plot in plots]
+    before = [curves.read_bytes(), confusion.read_bytes()]
     assert all(len(content) > 10_000 for content in before)
+    tool("--input", saved, "--dataset", "keypoints_shapes_val")
+    assert [curves.read_bytes(), confusion.read_bytes()] == before
     tool("--input", saved / "inference" / RESULTS, "--dataset", "keypoints_shapes_val")
-    assert [plot.read_bytes() for plot in plots] == before
+    assert confusion.read_bytes() == before[1]
+    assert curves.read_bytes() != before[0]
 
 
 def test_mistakes(tool: Tool, saved: Path, tmp_path: Path) -> None:
     file = saved / "inference" / RESULTS
+    shutil.copytree(saved, tmp_path / "unevaluated", ignore=shutil.ignore_patterns("inference"))
     others = {"empty": "[]", "truth": '{"images": []}', "text": "no JSON", "numbers": "[1]"}
     others["other"] = json.dumps([detection(1, [0, 0, 1, 1], 0.5) | {"image_id": "7.jpg"}])
     for name, content in others.items():
@@ -164,7 +172,8 @@ def test_mistakes(tool: Tool, saved: Path, tmp_path: Path) -> None:
     shapes = ("--dataset", "keypoints_shapes_val")
     for words, message in (
         ((saved / "missing", *shapes), "missing"),
-        ((tmp_path, *shapes), f"{tmp_path} has no inference/{RESULTS}. Evaluate it"),
+        ((saved, "--dataset", "shapes_val"), f"{saved} was tested on keypoints_shapes_val. Choose one with"),
+        ((tmp_path / "unevaluated",), f"has no inference/{RESULTS}. Evaluate it"),
         ((tmp_path,), f"{tmp_path} is not an output folder of train_net.py"),
         ((file,), "Add --dataset NAME"),
         ((file, "--dataset", "keypoints_shape_val"), "Did you mean keypoints_shapes_val"),

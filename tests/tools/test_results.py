@@ -26,7 +26,8 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def run(*words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["results.py", *map(str, words)])
         results.main()
-        return capsys.readouterr().out
+        printed = capsys.readouterr()
+        return printed.err + printed.out
 
     return run
 
@@ -72,6 +73,25 @@ def test_the_table_is_printed_and_files_are_written(tool: Tool, pair: list[Path]
     assert tool("--input", *pair, "--output", tmp_path / "table", "--curves", tmp_path / "c.svg") == ""
     assert (tmp_path / "table").read_text().splitlines() == lines
     assert "<svg" in (tmp_path / "c.svg").read_text()
+
+
+def test_what_stands_alone_is_listed(
+    tool: Tool, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a difference, below the pairs or by itself; a note on stderr names the nearest."""
+    for seed in (2, 3):
+        config = MASK_NL if seed == 2 else MASK
+        finished(tmp_path / f"seed_{seed}", config, "SEED", str(seed), scores={"bbox": (33.0, 50.0, 20.0)})
+    alone = [tmp_path / f"seed_{seed}" for seed in (2, 3)]
+    table, curves = tmp_path / "table.csv", tmp_path / "curves.png"
+    note = tool("--input", *pair, *alone, "--format", "csv", "--output", table, "--curves", curves)
+    assert f"{alone[0]} has no baseline of the same setting and SEED beside it. The nearest, " in note
+    assert f"{alone[1]} has no run with non-local blocks" in note
+    with table.open() as file:
+        rows = [(row["blocks"], row["runs"], row["box AP"]) for row in csv.DictReader(file)]
+    assert rows[:2] == [("baseline", "1 seed", "30.0"), ("+1 NL in res4", "1 seed", "30.0")]
+    assert rows[3:] == [("+1 NL in res4", "SEED 2, alone", "33.0"), ("baseline", "SEED 3, alone", "33.0")]
+    assert len(tool("--input", alone[0]).splitlines()) == 1 + 2 + 1
 
 
 def test_the_rest_of_a_markdown_file_stays(tool: Tool, pair: list[Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a model detects as JSON: COCO's results, written bit by bit, so that an interrupted run can go on."""
+"""What a model detects as JSON: COCO's results, written incrementally; an interrupted run can be resumed."""
 
 import json
 import os
@@ -25,15 +25,18 @@ def check_json(path: Path) -> None:
                 raise UserError(f"--json {str(path)!r} {what}. Give another name.")
 
 
-def describe(cfg: CfgNode, source: str | Path, pictures: Path | None) -> dict[str, object]:
-    """What predictions are of: the config, the file of the weights, the input, and where pictures go."""
+def describe(cfg: CfgNode, source: str | Path, pictures: Path | None, least: float) -> dict[str, object]:
+    """What predictions are of: the config, the file of the weights, the input, and where pictures go.
+
+    `least` is the score that detections in pictures exceed.
+    """
     weights = Path(cfg.MODEL.WEIGHTS)
     state = weights.stat() if weights.is_file() else None
     return {
         "config": cfg.dump(),
         "weights": [os.path.abspath(weights), state.st_size, state.st_mtime_ns] if state else None,
         "input": os.path.abspath(source),
-        "pictures": os.path.abspath(pictures) if pictures else None,
+        "pictures": [os.path.abspath(pictures), least] if pictures else None,
     }
 
 

@@ -54,6 +54,16 @@ def group_runs(runs: list[Run]) -> list[Group]:
     return [groups[setting] for setting in sorted(groups)]
 
 
+def without_partner(runs: list[Run]) -> dict[Path, str]:
+    """A note for each run that `group_runs` would refuse, by its folder."""
+    partners = {(json.dumps(setting_of(run)), run.cfg.SEED, blocks_of(run.cfg) == BASELINE) for run in runs}
+    return {
+        run.folder: _no_partner(run, runs)
+        for run in runs
+        if (json.dumps(setting_of(run)), run.cfg.SEED, blocks_of(run.cfg) != BASELINE) not in partners
+    }
+
+
 def _no_partner(run: Run, runs: list[Run]) -> str:
     is_baseline = blocks_of(run.cfg) == BASELINE
     wanted = "run with non-local blocks" if is_baseline else "baseline"

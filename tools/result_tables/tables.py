@@ -72,6 +72,23 @@ def result_table(groups: list[Group], configs: Sequence[str] = ()) -> list[Row]:
     return rows
 
 
+def single_rows(runs: list[Run]) -> list[Row]:
+    """A row for each run that stands alone, without a difference."""
+    rows = []
+    for run in runs:
+        row = {**label_of(run.cfg), "blocks": blocks_of(run.cfg), "runs": f"SEED {run.cfg.SEED}, alone"}
+        rows.append(row | _means(scores_of(run)) | _origin([run]))
+    return rows
+
+
+def _origin(runs: list[Run]) -> Row:
+    """The code of some runs, and their mean time if it is known."""
+    row: Row = {"commit": ", ".join(sorted({code for run in runs for code in run.code}))}
+    if all(run.seconds is not None for run in runs):
+        row["training time"] = str(timedelta(seconds=round(np.mean([run.seconds for run in runs]))))
+    return row
+
+
 def _rows(pair: Group) -> list[Row]:
     """Baseline, variant and difference; below each, what the paper has for it."""
     ours = [scores_of(*runs) for runs in pair.values()]
@@ -81,13 +98,11 @@ def _rows(pair: Group) -> list[Row]:
         figures.append({key: after[key] - before[key] for key in after})
     rows, parts = [], pair | {DIFFERENCE: [run for runs in pair.values() for run in runs]}
     for (name, runs), scores, paper in zip(parts.items(), ours, papers, strict=True):
-        row = {"blocks": name, "runs": count_seeds(pair[BASELINE]), **_means(scores)}
-        row["commit"] = ", ".join(sorted({code for run in runs for code in run.code}))
+        row = {"blocks": name, "runs": count_seeds(pair[BASELINE]), **_means(scores), **_origin(runs)}
         if name == DIFFERENCE:
+            row.pop("training time", None)
             with suppress(UserError):  # a model that cannot be counted
                 row |= _cost(runs[-1].cfg)
-        elif all(run.seconds is not None for run in runs):
-            row["training time"] = str(timedelta(seconds=round(np.mean([run.seconds for run in runs]))))
         rows.append(row)
         if paper:
             rows.append({"steps": "", "blocks": name, "runs": PAPERS, **_means(paper)})
@@ -132,7 +147,8 @@ def _row_key(cfg: CfgNode) -> str:
 
 def labels_of(groups: list[Group]) -> list[dict[str, str]]:
     """Model, steps and data of each; where these are the same, also the keys that differ."""
-    pairs = [(label_of(run.cfg), setting_of(run)) for run in (group[BASELINE][0] for group in groups)]
+    first = [next(iter(group.values()))[0] for group in groups]
+    pairs = [(label_of(run.cfg), setting_of(run)) for run in first]
     labels = []
     for label, setting in pairs:
         alike = [other for its, other in pairs if its == label]
@@ -170,15 +186,18 @@ def _cell(row: Row, column: str) -> str:
 
 def plot_curves(groups: list[Group]) -> Figure:
     """Plots of loss and AP, a row for each setting: a thin line for each seed, and their mean."""
-    evaluated = {key for group in groups for key in scores_of(group[BASELINE][0])}
-    keys = ["total_loss", *(key for key in SCORES if key.endswith("/AP") and key in evaluated)]
+    runs = [run for group in groups for runs in group.values() for run in runs]
+    known = {key for run in runs for metrics in run.history.values() for key in metrics}
+    wanted = ["total_loss", "validation/total_loss", *(key for key in SCORES if key.endswith("/AP"))]
+    keys = [key for key in wanted if key in known]
     figure = Figure(figsize=(5 * len(keys), 3.6 * len(groups)), layout="constrained")
     rows = figure.subplots(len(groups), len(keys), squeeze=False)
     for row, group, title in zip(rows, groups, labels_of(groups), strict=True):
         for ax, key in zip(row, keys, strict=True):
             for number, (blocks, runs) in enumerate(group.items()):
                 _plot(ax, key, runs, f"{blocks}, {count_seeds(runs)}", f"C{number}")
-            ax.set(xlabel="iteration", ylabel=SCORES.get(key, "total loss"), xlim=(0, None), ylim=(0, None))
+            name = SCORES.get(key, key.replace("_", " ").replace("/", ": "))
+            ax.set(xlabel="iteration", ylabel=name, xlim=(0, None), ylim=(0, None))
         row[0].set_title(", ".join(title.values()), loc="left")
         row[-1].legend()
     return figure

@@ -1,6 +1,7 @@
 """Evaluation by faster-coco-eval gives the AP of pycocotools, which evaluates where the other cannot."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ COMPILED = "COCOeval_opt.evaluate() finished"  # what faster-coco-eval prints, a
 
 
 @pytest.fixture(autouse=True)
-def _without_detectron2s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_detectron2s_own(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="nl_detectron")
     monkeypatch.setattr(coco_evaluation, "COCOeval_opt", COCOeval)
 
 
@@ -86,7 +88,7 @@ def test_the_ap_is_that_of_pycocotools(
     kind: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     by_pycocotools: Callable[[], None],
 ) -> None:
     """Per category too, with crowds, more than 100 detections in an image, equal scores, and own sigmas."""
@@ -97,10 +99,10 @@ def test_the_ap_is_that_of_pycocotools(
     with registrations_forgotten():
         register_coco("difficult", str(difficult(f"{kind}_train", tmp_path / "truth.json")), str(folder))
         compiled = evaluate(cfg, "difficult", tmp_path)
-        assert capsys.readouterr().out.count(COMPILED) == 2
+        assert caplog.text.count(COMPILED) == 2
         by_pycocotools()
         expected = evaluate(cfg, "difficult", tmp_path)
-        assert COMPILED not in capsys.readouterr().out
+        assert caplog.text.count(COMPILED) == 2
     assert set(expected) == ({"bbox", "segm"} if kind == "shapes" else {"bbox", "keypoints"})
     for task, scores in expected.items():
         assert "AP-never seen" in scores
@@ -109,7 +111,7 @@ def test_the_ap_is_that_of_pycocotools(
 
 
 def test_image_ids_of_text_are_left_to_pycocotools(
-    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mask_cfg: CfgNode, shapes_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = json.loads(Path(MetadataCatalog.get("shapes_val").json_file).read_text())
     for entry in content["images"]:
@@ -120,7 +122,7 @@ def test_image_ids_of_text_are_left_to_pycocotools(
     with registrations_forgotten():
         register_coco("texts", str(tmp_path / "truth.json"), str(shapes_root / "shapes" / "val"))
         assert evaluate(mask_cfg, "texts", tmp_path)["segm"]["AP"] > 5
-    assert COMPILED not in capsys.readouterr().out
+    assert COMPILED not in caplog.text
 
 
 def test_detectron2s_own_compiled_evaluation_is_kept(
