@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.events import EventStorage
-from runs import MASK, STEPS, arguments, differences, load, refusal, run_here
+from runs import MASK, arguments, refusal
 from torch import Tensor, nn
 
 from nl_detectron import get_cfg
@@ -128,14 +128,3 @@ def test_processes_and_batches_may_replace_each_other(cfg: CfgNode) -> None:
 )
 def test_what_is_refused(options: str, message: str, shapes_root: Path, tmp_path: Path) -> None:
     assert message in refusal(main, [*arguments(MASK, tmp_path), *options.split()])
-
-
-@pytest.mark.slow
-def test_interrupted_and_resumed_to_the_bit(shapes_root: Path, tmp_path: Path) -> None:
-    """With another number of workers, of which each has a batch at a time."""
-    options = ("SOLVER.ACCUMULATE", "2", *STEPS)
-    run_here(*arguments(MASK, tmp_path / "never", *options))
-    run_here(*arguments(MASK, tmp_path / "run", *options, "SOLVER.MAX_ITER", "2"))
-    run_here(*arguments(MASK, tmp_path / "run", "--resume", *options, "DATALOADER.NUM_WORKERS", "2"))
-    one, other = (load(tmp_path / name / "model_final.pth") for name in ("never", "run"))
-    assert differences(one, other) == []

@@ -59,6 +59,7 @@ def test_the_weights_of_the_best_evaluation(scored: None, shapes_root: Path, tmp
     assert last_intact_checkpoint(tmp_path) == tmp_path / "model_0000004.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in a step", "in the best evaluation"])
 def test_goes_on_after_a_resume(
     moment: str, scored: None, shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +165,7 @@ def test_a_metric_that_is_not_evaluated(
     assert message in refusal(main, words)
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_stay(scored: None, shapes_root: Path, tmp_path: Path) -> None:
     """Also of those from before a resume, which may keep fewer; and what others have put there."""
     first = ("SOLVER.CHECKPOINTS_KEPT", "3", *STEPS, "SOLVER.MAX_ITER", "4")

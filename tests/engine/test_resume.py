@@ -45,22 +45,20 @@ def test_killed_and_resumed_is_never_killed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "moment"),
+    ("config", "moment", "options"),
     [
-        (MASK, "within a checkpoint"),
-        (MASK, "between a checkpoint and its tag"),
-        (KEYPOINT, "within a step"),
+        (MASK, "within a checkpoint", ("SOLVER.ACCUMULATE", "2")),
+        (MASK, "between a checkpoint and its tag", ()),
+        (KEYPOINT, "within a step", ()),
     ],
 )
 def test_killed_at_any_moment(
-    config: str, moment: str, trained: Path, shapes_root: Path, tmp_path: Path
+    config: str, moment: str, options: tuple[str, ...], shapes_root: Path, tmp_path: Path
 ) -> None:
     """A Mask R-CNN within a step is killed by the test above."""
-    never = trained if config == MASK else tmp_path / "never"
-    if config != MASK:
-        run_here(*arguments(config, never, *STEPS))
-    resumed = kill_and_resume(config, moment, shapes_root, tmp_path / "run")
-    assert differences(resumed, load(never / "model_final.pth")) == []
+    run_here(*arguments(config, tmp_path / "never", *options, *STEPS))
+    resumed = kill_and_resume(config, moment, shapes_root, tmp_path / "run", *options)
+    assert differences(resumed, load(tmp_path / "never" / "model_final.pth")) == []
 
 
 @pytest.mark.slow
