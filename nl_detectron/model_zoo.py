@@ -31,6 +31,13 @@ def get_config_file(config_path: str) -> str:
     raise RuntimeError(f"{config_path} not available in the model zoo of nl_detectron!")
 
 
+def shipped_configs() -> list[str]:
+    """The names of the YAML configs that `get_config_file` finds, without their bases."""
+    folder = Path(get_config_file("Base-RCNN-FPN.yaml")).parent
+    found = [path for path in folder.glob("*/*.yaml") if not path.name.startswith("Base-")]
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
 def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
     """The config of a shipped model: a CfgNode for a .yaml, a LazyConfig (DictConfig) for a .py.
 

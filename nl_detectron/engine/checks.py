@@ -207,9 +207,10 @@ def read_dataset(key: str, name: str, may_miss: int = 0) -> list[Record]:
     for path in (metadata.get("json_file"), metadata.get("image_root")):
         if path and "://" not in path and not Path(path).exists():
             root = os.environ.get("DETECTRON2_DATASETS", "not set, so ./datasets")
+            draw = "Draw it: python datasets/generate_shapes.py. Or set" if "shapes" in name else "Set"
             raise UserError(
-                f"{key} {name!r} needs {path}, which does not exist. Set DETECTRON2_DATASETS ({root}) to the "
-                "folder that holds it: see datasets/README.md."
+                f"{key} {name!r} needs {path}, which does not exist. {draw} DETECTRON2_DATASETS ({root}) to "
+                "the folder that holds it: see datasets/README.md."
             )
     clean_registered(name, may_miss)
     try:

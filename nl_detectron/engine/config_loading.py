@@ -1,9 +1,11 @@
 """Config files and keys of a command line, merged as Detectron2 does, with each mistake under its key."""
 
+import ast
 import difflib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from fvcore.common.config import BASE_KEY
 from nl_detectron.errors import UserError
 
 _CODE = tuple(f"tag:yaml.org,2002:python/{kind}" for kind in ("object", "name", "module"))  # and object/apply
-_EXAMPLES = {tuple: ' Write "(\'birds\',)" or "(1, 2)".', list: ' Write "[\'birds\']" or "[1, 2]".'}
+_EXAMPLES = {tuple: "({!r},)", list: "[{!r}]"}
 
 
 def merge_file(cfg: CfgNode, path: str) -> Mapping[str, object]:
@@ -105,8 +107,15 @@ def _merge_pair(cfg: CfgNode, key: str, value: object, where: str = "") -> None:
     try:
         cfg.merge_from_list([key, value])
     except ValueError:
-        remedy = _EXAMPLES.get(kind, "")
+        remedy = _example(kind, value)
         raise UserError(f"{where}{key} must be of type {kind.__name__}; got {value!r}.{remedy}") from None
+
+
+def _example(kind: type, value: object) -> str:
+    """The value as it is written where a tuple or a list is expected."""
+    with suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(value) if isinstance(value, str) else value
+    return f' Write "{_EXAMPLES[kind].format(value)}".' if kind in _EXAMPLES else ""
 
 
 def _find_key(cfg: CfgNode, key: str, where: str = "") -> object:

@@ -1,6 +1,7 @@
 """Command lines: their flags, and the config that they name."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -16,6 +17,8 @@ from nl_detectron.device import usable_device
 from nl_detectron.errors import UserError
 
 from .config_loading import flat_pairs, merge_file, merge_options
+
+QUICK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"  # trains in minutes on a CPU
 
 THRESHOLDS = (
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
@@ -105,7 +108,7 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """
     if not args.config_file:
         before = f" before {args.opts[0]!r}" if args.opts else ""
-        raise UserError(f"Give a --config-file{before}. The configs are in configs/.")
+        raise UserError(f"Give a --config-file{before}, such as {QUICK}. All are in configs/.")
     args.config_file = find_config(args.config_file)
     cfg = get_cfg()
     _give_back_keys(args, cfg)
@@ -146,8 +149,19 @@ def find_config(name: str) -> str:
             name = model_zoo.get_config_file(name.removeprefix("configs/"))
         except RuntimeError:
             what = f"--config-file {name!r} is neither a file nor a shipped config"
-            raise UserError(f"{what}. Those are in configs/.") from None
+            raise UserError(f"{what}. {_suggestion(name)}") from None
     if name.endswith(".py"):
         remedy = "Give a YAML, or use Detectron2's own tools/lazyconfig_train_net.py: see docs/pipelines.md."
         raise UserError(f"--config-file {name!r} is a LazyConfig. {remedy}")
     return name
+
+
+def _suggestion(name: str) -> str:
+    """Shipped configs of this file name, whatever the folder, or of one like it."""
+    by_name: dict[str, list[str]] = {}
+    for config in model_zoo.shipped_configs():
+        by_name.setdefault(os.path.basename(config), []).append(config)
+    file = os.path.basename(name)
+    near = [file] if file in by_name else difflib.get_close_matches(file, by_name, n=3, cutoff=0.8)
+    configs = [config for each in near for config in by_name[each]][:3]
+    return f"Did you mean {' or '.join(configs)}?" if configs else "Those are in configs/."

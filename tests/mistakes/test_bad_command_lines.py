@@ -14,8 +14,21 @@ Refused = Callable[..., str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "Give a --config-file. The configs are in configs/."),
-        (MASK, f"Give a --config-file before '{MASK}'."),
+        ("", "Give a --config-file, such as quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml. All are in"),
+        (MASK, f"Give a --config-file before '{MASK}', such as"),
+        (
+            "--config-file mask_rcnn_R_50_FPN_nl_1x.yaml",
+            "Did you mean COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml?",
+        ),
+        (
+            "--config-file keypoint_rcnn_R_101_FPN_nl.yml",
+            "Did you mean COCO-Keypoints/keypoint_rcnn_R_101_FPN",
+        ),
+        ("--config-file {mask} MODEL.NON_LOCAL.RES4 -1", "must be of type list; got '-1'. Write \"[-1]\"."),
+        (
+            "--config-file {mask} DATASETS.TRAIN birds",
+            "must be of type tuple; got 'birds'. Write \"('birds',)\".",
+        ),
         ("--config-file no.yaml", "--config-file 'no.yaml' is neither a file nor a shipped config."),
         ("--config-file {tmp}", "--config-file '{tmp}' is neither a file nor a shipped config."),
         ("--config-file {tmp}/lazy.py", "--config-file '{tmp}/lazy.py' is a LazyConfig."),

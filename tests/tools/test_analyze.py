@@ -95,7 +95,7 @@ def test_output(run: Analyze, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "Give a --config-file. The configs are in configs/."),
+        ("", "Give a --config-file, such as quick_schedules/"),
         ("--config-file {tmp}", "--config-file '{tmp}' is a folder without configs."),
         (f"--config-file {MASK} --height 0", "--height and --width must be 1 or more, --proposals and"),
         (f"--config-file {MASK} --detections -1", "--height and --width must be 1 or more, --proposals and"),
