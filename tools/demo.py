@@ -55,7 +55,7 @@ from tqdm import tqdm
 from nl_detectron.config import check_non_local_keys
 from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.inspect import find_images, read_ahead, sort_by_size, use_images
+from nl_detectron.inspect import find_images, read_images, sort_by_size, use_images
 from nl_detectron.predictor import Predictor
 
 # Of what --json holds; PanopticFPN has another one for its pictures.
@@ -136,7 +136,7 @@ def detect_in_images(cfg: CfgNode, args: argparse.Namespace, least: float) -> No
     predictor, written = load(cfg, args), []
 
     def read(paths: Sequence[Path]) -> Iterator[tuple[np.ndarray, Output] | UserError]:
-        return predictor.in_batches(read_ahead(paths, args.batch), args.batch)
+        return predictor.in_batches(read_images(paths), args.batch)
 
     def use(image: Path, found: tuple[np.ndarray, Output]) -> None:
         pixels, output = found

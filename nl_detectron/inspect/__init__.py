@@ -2,6 +2,6 @@
 
 from .analysis import Counts, count_by_stage, extra_cost, total
 from .grid import Grid
-from .images import find_images, in_format, read_ahead, read_image, sort_by_size, use_images
+from .images import find_images, in_format, read_image, read_images, sort_by_size, use_images
 from .observe import Field, Observation, observe
 from .rows import attention_rows, query_dependence

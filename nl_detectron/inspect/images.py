@@ -2,9 +2,7 @@
 
 import glob
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,29 +68,19 @@ def sort_by_size(images: Iterable[Path]) -> list[Path]:
     return sorted(images, key=size)
 
 
-def read_ahead(images: Iterable[Path], count: int = 1) -> Iterator[np.ndarray | UserError]:
-    """Each image, or why it cannot be read; a thread reads the next `count` images meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        reading: deque[Future] = deque()
-        for path in images:
-            reading.append(pool.submit(_read_or_reason, path))
-            if len(reading) > count:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
-
-
-def _read_or_reason(path: Path) -> np.ndarray | UserError:
-    try:
-        return read_image(path)
-    except UserError as error:
-        return error
+def read_images(images: Iterable[Path]) -> Iterator[np.ndarray | UserError]:
+    """Each image, or why it cannot be read."""
+    for path in images:
+        try:
+            yield read_image(path)
+        except UserError as error:
+            yield error
 
 
 def use_images(
     images: Sequence[Path],
     use: Callable[[Path, T], None],
-    read: Callable[[Sequence[Path]], Iterable[T | UserError]] = read_ahead,
+    read: Callable[[Sequence[Path]], Iterable[T | UserError]] = read_images,
 ) -> None:
     """Read each image and do something with it; one for which that raises a UserError is named and skipped.
 

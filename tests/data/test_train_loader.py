@@ -96,16 +96,14 @@ def test_accumulated_batches_are_those_of_more_processes(
         return [(batch, torch.rand(()).item()) for batch in itertools.islice(loader, 5 * accumulate)]
 
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda drawn: [drawn])
-    cfg.DATASETS.TRAIN = (broken_images(wide=range(0, 12, 2)),)
-    cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouped
+    cfg.DATASETS.TRAIN, cfg.DATALOADER.ASPECT_RATIO_GROUPING = (broken_images(wide=range(0, 12, 2)),), grouped
     six = [of_process(rank, 6, 1) for rank in range(6)]
     two = [of_process(rank, 2, 3) for rank in range(2)]
-    for step in range(5):
-        for rank in range(6):
-            batch, drawn = two[rank % 2][3 * step + rank // 2]
-            expected, number = six[rank][step]
-            assert_same([batch], [expected])
-            assert drawn == number
+    for step, rank in itertools.product(range(5), range(6)):
+        batch, drawn = two[rank % 2][3 * step + rank // 2]
+        expected, number = six[rank][step]
+        assert_same([batch], [expected])
+        assert drawn == number
 
 
 def test_grouping_is_by_shape(cfg: CfgNode, broken_images: Callable[..., str]) -> None:
@@ -298,6 +296,5 @@ def test_crops_and_images_without_objects(mask_format: str, cfg: CfgNode) -> Non
     with registrations_forgotten():
         DatasetCatalog.register("some_empty", lambda: records)
         cfg.DATASETS.TRAIN = ("some_empty",)
-        batches = [batch for batch, _ in zip(build_train_loader(cfg), range(8), strict=False)]
-    counts = [len(image["instances"]) for batch in batches for image in batch]
+        counts = [len(image["instances"]) for batch in batches(cfg, 8) for image in batch]
     assert min(counts) == 0 < max(counts)

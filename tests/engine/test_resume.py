@@ -287,13 +287,7 @@ def test_a_failing_evaluation_loses_nothing(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(Trainer, "test", fail)
-    words = [
-        *STEPS,
-        "SOLVER.CHECKPOINT_PERIOD",
-        "100",
-        "TEST.EVAL_PERIOD",
-        str(step + 1) if step < 2 else "0",
-    ]
+    words = [*STEPS, *f"SOLVER.CHECKPOINT_PERIOD 100 TEST.EVAL_PERIOD {(step + 1) % 3}".split()]
     with pytest.raises(ZeroDivisionError):
         run_here(*arguments(MASK, tmp_path, *words))
     name = f"model_{step:07d}.pth" if step < 2 else "model_final.pth"
