@@ -115,7 +115,9 @@ class Trainer(DefaultTrainer):
         if is_due and not comm.all_gather(is_evaluated(Path(self.cfg.OUTPUT_DIR), last))[0]:
             logger.info("The evaluation after iteration %d was interrupted; it is repeated", last)
             self.iter = self.storage.iter = last
-            next(hook for hook in self._hooks if isinstance(hook, hooks.EvalHook)).after_step()
+            for hook in self._hooks:
+                if isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter)):
+                    hook.after_step()
             self.iter = self.storage.iter = self.start_iter
 
     def after_train(self) -> None:

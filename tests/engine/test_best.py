@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import hooks
 from detectron2.utils.events import get_event_storage
 from runs import MASK, arguments, load, refusal, run_here
 
@@ -67,6 +68,7 @@ def test_goes_on_after_a_resume(
     """Of a training that ends in its fourth step, after which 20 would be the best without the figure; or in
     its second evaluation, which is repeated."""
     run_step, evaluate = Trainer.run_step, Trainer.test
+    monkeypatch.setattr(hooks.PeriodicWriter, "after_step", lambda hook: [w.write() for w in hook._writers])
 
     def lost_step(trainer: Trainer) -> None:
         if trainer.iter == 3:
@@ -90,6 +92,8 @@ def test_goes_on_after_a_resume(
     assert_is_second(tmp_path)
     metrics = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert metrics[-1]["best/bbox/AP"] == 30.0
+    evaluated = [line["iteration"] for line in metrics if "bbox/AP" in line]
+    assert [*dict.fromkeys(evaluated)] == [0, 1, 2, 3, 5]
 
 
 @pytest.fixture
