@@ -58,7 +58,7 @@ def steps() -> list[list[Step]]:
     sanity = (
         f"{FAR}/generate.py --mode far",
         f"{FAR}/generate.py --mode near",
-        f"{FAR}/train_net.py --config-file {FAR}/configs/mask_rcnn_R_50_FPN_nl_far.yaml SEED 1 "
+        f"{FAR}/train_net.py --overwrite --config-file {FAR}/configs/mask_rcnn_R_50_FPN_nl_far.yaml SEED 1 "
         "OUTPUT_DIR {output}/sanity DATASETS.TEST ('shapes_far_val',) DATALOADER.NUM_WORKERS 4 "
         "TEST.EXPECTED_RESULTS [['bbox','AP50',100,20]]",
     )

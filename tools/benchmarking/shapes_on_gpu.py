@@ -53,7 +53,8 @@ def _train_net(folder: Path, run: Path, *words: str) -> dict[str, float]:
     if done.returncode:
         raise RuntimeError(f"{run.name}: {done.stderr[-2000:]}")
     # Three lines for a task: its name, "AP,AP50,...", and their values
-    lines = [line.split("copypaste: ")[1] for line in done.stdout.splitlines() if "copypaste: " in line]
+    log = (run / "log.txt").read_text()
+    lines = [line.split("copypaste: ")[1] for line in log.splitlines() if "copypaste: " in line]
     tasks, values = lines[::3], lines[2::3]
     return {
         task.removeprefix("Task: "): float(each.split(",")[0])
