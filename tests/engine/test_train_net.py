@@ -89,7 +89,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("error: DATASETS.TRAIN 'shapes_train' needs datasets/shapes/annotations/")
-    assert "Set DETECTRON2_DATASETS" in result.stderr
+    assert "Draw it: python datasets/generate_shapes.py. Or set DETECTRON2_DATASETS (" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())
 
