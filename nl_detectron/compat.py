@@ -92,7 +92,7 @@ def data_parallel_on_any_device() -> Iterator[None]:
 def use_compiled_coco_eval() -> None:
     """Let COCOEvaluator use faster-coco-eval where Detectron2's own compiled evaluation is missing.
 
-    Both give the same AP, to the bit. Without the package, pycocotools evaluates.
+    Both give the same AP. Without the package, pycocotools evaluates.
     """
     if coco_evaluation.COCOeval_opt is not COCOeval or not find_spec("faster_coco_eval"):
         return

@@ -79,7 +79,7 @@ def _add_training_keys(cfg: CfgNode) -> None:
 
 
 def get_cfg() -> CfgNode:
-    """Detectron2's default config with `MODEL.NON_LOCAL`."""
+    """Detectron2's default config with `MODEL.NON_LOCAL` and the keys of the trainer."""
     cfg = get_detectron2_cfg()
     add_non_local_config(cfg)
     return cfg

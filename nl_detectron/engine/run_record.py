@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,10 +114,15 @@ def read_run(folder: Path) -> Run:
 
 
 def is_evaluated(folder: Path, iteration: int) -> bool:
-    """Whether the metrics of a training have an AP of this iteration."""
+    """Whether the metrics of a training have an AP after this iteration. Detectron2 counts the last one as
+    one more. A line whose writing was cut off is skipped."""
     path = folder / METRICS
-    history = _read_metrics(path, 0) if path.is_file() else {}
-    return any("/AP" in key for key in history.get(iteration, ()))
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        with suppress(json.JSONDecodeError):
+            metrics = json.loads(line)
+            if metrics["iteration"] in (iteration, iteration + 1) and any("/AP" in key for key in metrics):
+                return True
+    return False
 
 
 def describe_code() -> str:

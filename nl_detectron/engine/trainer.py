@@ -108,12 +108,12 @@ class Trainer(DefaultTrainer):
             self._record.stop(finished=False)
 
     def before_train(self) -> None:
-        """Also evaluate the checkpoint that is resumed, if that was interrupted."""
+        """Also repeat the evaluation of the checkpoint that is resumed, if the metrics lack it."""
         super().before_train()
         period, last = self.cfg.TEST.EVAL_PERIOD, self.start_iter - 1
         is_due = period and last >= 0 and self.start_iter % period == 0 and self.start_iter < self.max_iter
         if is_due and not comm.all_gather(is_evaluated(Path(self.cfg.OUTPUT_DIR), last))[0]:
-            logger.info("The evaluation after iteration %d was interrupted; it is repeated", last)
+            logger.info("The metrics lack the evaluation after iteration %d; it is repeated", last)
             self.iter = self.storage.iter = last
             for hook in self._hooks:
                 if isinstance(hook, (hooks.EvalHook, hooks.PeriodicWriter)):

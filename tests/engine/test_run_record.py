@@ -10,7 +10,7 @@ from runs import ROOT
 
 import nl_detectron
 from nl_detectron.engine import read_run
-from nl_detectron.engine.run_record import RunRecord, describe_code
+from nl_detectron.engine.run_record import RunRecord, describe_code, is_evaluated
 from nl_detectron.errors import UserError
 
 
@@ -88,3 +88,15 @@ def test_the_code_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.Mo
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr(nl_detectron, "__file__", str(installed))
     assert describe_code() == f"nl_detectron {nl_detectron.__version__}"
+
+
+def test_which_evaluations_the_metrics_have(tmp_path: Path) -> None:
+    """Also when the last line was cut off, as by a kill."""
+    assert not is_evaluated(tmp_path, 9)
+    lines = [
+        '{"iteration": 9, "bbox/AP": 1.0}',
+        '{"iteration": 19, "total_loss": 1.0}',
+        '{"iteration": 29, "bb',
+    ]
+    (tmp_path / "metrics.json").write_text("\n".join(lines))
+    assert [is_evaluated(tmp_path, k) for k in (8, 9, 10, 19, 29)] == [True, True, False, False, False]
