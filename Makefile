@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt tools/make_environment.py tools/install
 	@touch $@
 
 demo: $(READY)
-	$(RUN) tools/shapes_demo.py --output output/demo
+	$(RUN) -W ignore projects/far_context/demo.py --output output/demo
 
 test: $(READY)
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"

@@ -32,12 +32,14 @@ class Experiment:
         output: the folder.
         train, val: the number of far pictures, and of near ones.
         keys: config keys and their values.
+        rows: of figures in a picture, as `write_pictures` has them.
     """
 
     output: Path
     train: int
     val: int
     keys: tuple[str, ...] = ()
+    rows: int = 2
 
     @property
     def datasets(self) -> Path:
@@ -107,7 +109,8 @@ def set_up(experiment: Experiment) -> IO[str]:
             raise UserError(f"{key} is set by the arms of the matrix. Leave it out.")
     experiment.cfg(trainings()[0])  # refuses other bad keys
     output, record = experiment.output, experiment.output / _RECORD
-    text = json.dumps({"train": experiment.train, "val": experiment.val, "keys": experiment.keys})
+    what = {"train": experiment.train, "val": experiment.val, "keys": experiment.keys}
+    text = json.dumps(what | ({"rows": experiment.rows} if experiment.rows != 2 else {}))
     if record.exists() and (held := record.read_text()) != text:
         raise UserError(
             f"--output {output} holds another experiment, {held}, not {text}. Name another folder."
@@ -119,7 +122,8 @@ def set_up(experiment: Experiment) -> IO[str]:
     except BlockingIOError:
         raise UserError(f"--output {output} is in use: trainings are running in it. Wait for them.") from None
     for mode in MODES:
-        write_pictures(experiment.datasets, mode, train=experiment.train, val=experiment.val)
+        counts = {"train": experiment.train, "val": experiment.val}
+        write_pictures(experiment.datasets, mode, **counts, rows=experiment.rows)
     with atomic_write(record) as unfinished:
         unfinished.write_text(text)
     return lock
@@ -135,7 +139,8 @@ def read_experiment(output: Path) -> Experiment:
         record = json.loads((output / _RECORD).read_text())
     except FileNotFoundError:
         raise UserError(f"--output {output} holds no experiment: it has no {_RECORD}.") from None
-    experiment = Experiment(output, record["train"], record["val"], tuple(record["keys"]))
+    record |= {"keys": tuple(record["keys"])}
+    experiment = Experiment(output, **record)
     register_pictures(experiment.datasets)
     return experiment
 

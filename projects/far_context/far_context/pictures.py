@@ -6,7 +6,7 @@ back. The disc is at the other side of the picture ("far") or, as a control, bes
 Pictures come in pairs that differ only in the color of the disc, so every crop without the disc occurs with
 both labels. A horizontal flip that swaps left and right preserves the rule.
 
-All lengths are fractions of the picture's side.
+All lengths are fractions of the picture's width.
 """
 
 from pathlib import Path
@@ -41,12 +41,15 @@ def register_pictures(root: Path) -> None:
         register_drawn(dataset_name(mode), root / dataset_name(mode), CATEGORIES)
 
 
-def write_pictures(root: Path, mode: str, *, train: int, val: int, size: int = SIZE, seed: int = 0) -> bool:
+def write_pictures(
+    root: Path, mode: str, *, train: int, val: int, size: int = SIZE, rows: int = 2, seed: int = 0
+) -> bool:
     """Draw the data set of a mode below `root`, as `write_drawings` does.
 
     Args:
         train, val: the number of pictures. A pair depends only on the seed, its split and its index.
-        size: their height and width in pixels.
+        size: their width in pixels.
+        rows: 2 for square pictures with one or two figures, 1 for pictures half as high with one.
 
     Returns:
         False if the data set is there already.
@@ -59,39 +62,43 @@ def write_pictures(root: Path, mode: str, *, train: int, val: int, size: int = S
 
     def draw(split: int, index: int) -> Picture:
         pair, which = divmod(index, 2)
-        return draw_pair(np.random.default_rng([seed, split, pair]), size, near=mode == "near")[which]
+        rng = np.random.default_rng([seed, split, pair])
+        return draw_pair(rng, size, near=mode == "near", rows=rows)[which]
 
     parameters = {"train": train, "val": val, "size": size, "seed": seed, "mode": mode}
+    parameters |= {"rows": rows} if rows != 2 else {}  # the records of earlier folders lack it
     return write_drawings(root / dataset_name(mode), CATEGORIES, draw, parameters)
 
 
-def draw_pair(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Picture, Picture]:
+def draw_pair(rng: np.random.Generator, side: int, *, near: bool, rows: int = 2) -> tuple[Picture, Picture]:
     """Draw one or two figures twice, with a red and with a blue disc, in random order.
 
     Args:
         rng: decides everything but the place of the disc.
-        side: the height and width in pixels.
+        side: the width in pixels.
+        rows: 2 for squares, 1 for their upper halves, with one figure.
 
     Returns:
-        For each picture the image, (side, side, 3) uint8 in BGR order, and its figures.
+        For each picture the image, (rows * side / 2, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
-    rows = ((0,), (1,), (0, 1))[rng.integers(3)]
-    figures = [_figure(rng, side, row, inwards) for row in rows]
+    places = ((0,), (1,), (0, 1))[rng.integers(3)] if rows == 2 else (0,)
+    figures = [_figure(rng, side, row, inwards) for row in places]
     for figure in figures:
         image[figure.mask] = rng.integers(0, 110)
-    far = _far(rng, side, inwards)  # drawn for near pictures too, to keep the generator in step
+    far = _far(rng, side, inwards, rows)  # drawn for near pictures too, to keep the generator in step
     discs = [_beside(figure, inwards) for figure in figures] if near else [far]
     noise = rng.normal(0, 5, image.shape)
+    height = rows * side // 2
 
     def picture(category: str) -> Picture:
         painted = image.copy()
         for x, y in discs:
             cv2.circle(painted, (round(x), round(y)), round(_RADIUS * side), _COLORS[category], -1)
         order = SWAPPED if category == "back" else slice(None)
-        drawn = [Drawn(category, figure.mask, figure.keypoints[order]) for figure in figures]
-        return np.clip(painted + noise, 0, 255).astype(np.uint8), drawn
+        drawn = [Drawn(category, figure.mask[:height], figure.keypoints[order]) for figure in figures]
+        return np.clip(painted + noise, 0, 255).astype(np.uint8)[:height], drawn
 
     one, other = CATEGORIES[:: rng.choice((1, -1))]
     return picture(one), picture(other)
@@ -111,10 +118,10 @@ def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Draw
             return figure
 
 
-def _far(rng: np.random.Generator, side: int, inwards: int) -> tuple[float, float]:
+def _far(rng: np.random.Generator, side: int, inwards: int, rows: int) -> tuple[float, float]:
     """The center of a disc near the border opposite the figures."""
     x = (1 - _RADIUS - rng.uniform(0, _GAP)) * side
-    return x if inwards == 1 else side - 1 - x, rng.uniform(_RADIUS, 1 - _RADIUS) * side
+    return x if inwards == 1 else side - 1 - x, rng.uniform(_RADIUS, rows / 2 - _RADIUS) * side
 
 
 def _beside(figure: Drawn, inwards: int) -> tuple[float, float]:

@@ -1,0 +1,144 @@
+#!/usr/bin/env python
+"""From nothing to what a non-local block is for, in minutes on two CPU cores.
+
+    python projects/far_context/demo.py --output output/demo
+
+Trains a narrow Mask R-CNN on small far and near pictures twice, without and with a block, side by side, and a
+Keypoint R-CNN with four blocks in its head on the drawn shapes. Reports AP, and draws what the first two say
+of the same pictures. Called again, it continues where it stopped.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetCatalog
+from far_context.comparison import draw_comparison
+from far_context.evaluation import Evaluation, dataset_of, evaluate, predictor_of
+from far_context.folder import Experiment, set_up
+from far_context.matrix import MAIN_PAIR, Arm, Training
+from far_context.pictures import register_pictures
+from far_context.runs import run_all
+from nl_detectron_shapes import write_shapes
+from tabulate import tabulate
+
+from nl_detectron.engine import Run, output_path
+from nl_detectron.errors import one_line_errors
+from nl_detectron.files import atomic_write
+
+ROOT = Path(__file__).resolve().parents[2]
+# Pictures half as high, with one figure each, and fewer steps than in the experiment.
+KEYS = (
+    *("INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128"),
+    *("SOLVER.MAX_ITER", "700", "SOLVER.STEPS", "(550,)", "SOLVER.CHECKPOINT_PERIOD", "100"),
+    *("TEST.EVAL_PERIOD", "0", "TEST.LOSS_IMAGES", "0"),
+)
+_KEYPOINT_CONFIG = ROOT / "configs/quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
+KEYPOINT = Arm("keypoint/shapes", "4 blocks in the head", str(_KEYPOINT_CONFIG))
+KEYPOINT_KEYS = (
+    *("MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.STEM_OUT_CHANNELS", "32"),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", "16", "TEST.LOSS_IMAGES", "0"),
+)
+COLUMNS = {"box AP": "bbox/AP", "mask AP": "segm/AP", "keypoint AP": "keypoints/AP"}
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    start = time.monotonic()
+    with one_line_errors():
+        *pair, keypoint = train(args)
+        print("Looking at what the models detect.")
+        seen = [evaluate(run) for run in pair]
+        picture = args.output / "far.jpg"
+        pictures = DatasetCatalog.get(dataset_of(pair[0], "far"))[:4]
+        figure = draw_comparison(pictures, *(predictor_of(run) for run in pair))
+        with atomic_write(picture) as unfinished:
+            figure.savefig(unfinished, dpi=100, format="jpg")
+    print("\n" + table(pair, seen, keypoint))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(
+        f"\n{args.val} held-out pictures of each kind; {(time.monotonic() - start) / 60:.1f} min on {device}."
+    )
+    print(f"What both models say of the same far pictures: {picture}\n")
+    print("Next:\n" + next_commands(args.output, pair[1].folder))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=output_path, default=Path("output/demo"), metavar="FOLDER")
+    parser.add_argument("--train", type=int, default=800, help="pictures of each kind (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="pictures of each kind (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
+    text = "config keys for all models, and their values"
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=text)
+    return parser
+
+
+def train(args: argparse.Namespace) -> list[Run]:
+    """Train the baseline and the model with a block at the same time, each in a process of its own, then the
+    keypoint model. What is trained already is skipped.
+    """
+    far = Experiment(args.output.resolve(), args.train, args.val, (*KEYS, *args.opts), rows=1)
+    shapes = replace(far, keys=(*KEYPOINT_KEYS, *args.opts))
+    pair, keypoint = [Training(arm, args.seed) for arm in MAIN_PAIR], Training(KEYPOINT, args.seed)
+    with set_up(far) as lock:
+        print("Mask R-CNN on the far and near pictures, without and with a block:")
+        run_all(far, pair, jobs=2, lock=lock)
+        print("Keypoint R-CNN on the shapes, with four blocks in its head:")
+        write_shapes(far.datasets / "shapes", train=args.train, val=args.val)
+        run_all(shapes, [keypoint], jobs=1, lock=lock)
+    register_pictures(far.datasets)
+    return [*(far.finished(training) for training in pair), shapes.finished(keypoint)]
+
+
+def table(pair: list[Run], seen: list[Evaluation], keypoint: Run) -> str:
+    """AP, and for the far pictures the share of figures whose category is right."""
+    rows = []
+    for mode in ("far", "near"):
+        for name, run, evaluation in zip(("no block", "1 block in res4"), pair, seen, strict=True):
+            last = run.history[run.cfg.SOLVER.MAX_ITER]
+            scores = [last.get(f"{dataset_of(run, mode)}/{key}") for key in COLUMNS.values()]
+            right = f"{evaluation.right_share():.0f} %" if mode == "far" else None
+            rows.append([f"Mask R-CNN, {name}", f"disc {mode}", *scores, right])
+    last = keypoint.history[keypoint.cfg.SOLVER.MAX_ITER]
+    scores = [last.get(key) for key in COLUMNS.values()]
+    rows.append(["Keypoint R-CNN, 4 blocks in the head", "shapes", *scores, None])
+    header = ["model, trained from scratch", "pictures", *COLUMNS, "category right"]
+    return tabulate(rows, header, tablefmt="github", floatfmt=".1f", missingval="-")
+
+
+def next_commands(output: Path, model: Path) -> str:
+    """What to do with the model with a block, as one types it in this folder."""
+    here = Path.cwd()
+
+    def short(path: Path) -> str:
+        path = Path(os.path.abspath(path))  # not resolved: the interpreter of an environment is a link
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+    python, far = short(Path(sys.executable)), output / "datasets" / "shapes_far" / "val"
+    trained = ["--config-file", short(model / "config.yaml")]
+    weights = ["MODEL.WEIGHTS", short(model / "model_final.pth")]
+    image = short(far / "000000000000.jpg")
+    commands = {
+        "What the block attends to, in a page for a browser": [
+            *(short(ROOT / "tools/visualize_attention.py"), *trained, "--input", image),
+            *("--output", short(output / "attention"), *weights),
+        ],
+        "What the model detects in all far pictures": [
+            *(short(ROOT / "tools/demo.py"), *trained, "--input", short(far)),
+            *("--output", short(output / "detected"), *weights),
+        ],
+        "What the block costs": [short(ROOT / "tools/analyze.py"), *trained],
+    }
+    return "\n".join(f"  # {what}\n  {shlex.join([python, *words])}" for what, words in commands.items())
+
+
+if __name__ == "__main__":
+    main()
