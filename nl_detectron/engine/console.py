@@ -86,7 +86,7 @@ def describe_schedule(cfg: CfgNode, start: int) -> str:
     solver, period = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
     batches = f" in {solver.ACCUMULATE} batches" if solver.ACCUMULATE > 1 else ""
     evaluated = f"every {period} steps" if period else "at the end"
-    lower = ", ".join(map(str, solver.STEPS)) or "no step"
+    lower = ", ".join(str(step) for step in solver.STEPS if step < solver.MAX_ITER) or "no step"
     return (
         f"schedule: steps {start} to {solver.MAX_ITER} of {solver.IMS_PER_BATCH} images{batches}; "
         f"learning rate {solver.BASE_LR:g}, lower after {lower}; evaluation {evaluated}; "
