@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A copy, as setuptools writes build/ and *.egg-info where it builds.
-    tracked = ("pyproject.toml", "README.md", "LICENSE", "nl_detectron", "configs", "projects")
+    tracked = (
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "nl_detectron",
+        "nl_detectron_cli",
+        "configs",
+        "projects",
+    )
     subprocess.run(["cp", "-r", *(str(ROOT / name) for name in tracked), str(folder)], check=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(folder), str(folder)], check=True, capture_output=True)
