@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 from tqdm import tqdm
 
+from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of, check_non_local_keys
 from nl_detectron.engine import read_config
 from nl_detectron.errors import UserError, one_line_errors
@@ -43,10 +45,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def config_files(names: Sequence[str]) -> Iterator[str]:
-    """These files, and those in these folders without what is only the base of others."""
+    """These files, and those in these folders, shipped ones too, without what is only the base of others."""
     for name in names:
         if not name or not Path(name).is_dir():
-            yield name
+            folder = name.removeprefix("configs/").rstrip("/")
+            shipped = [each for each in model_zoo.shipped_configs() if os.path.dirname(each) == folder]
+            yield from shipped or [name]
             continue
         files = [file for file in sorted(Path(name).glob("*.yaml")) if not file.name.startswith("Base-")]
         if not files:

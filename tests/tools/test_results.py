@@ -35,9 +35,8 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A made-up baseline and model with a block, whose cost is not counted: that takes seconds."""
-    monkeypatch.setattr(
-        "nl_detectron_cli.result_tables.tables.extra_cost", lambda *_: (Counts(1, 1, 1), Counts(1, 1, 1))
-    )
+    costs = (Counts(1, 1, 1), Counts(1, 1, 1))
+    monkeypatch.setattr("nl_detectron_cli.result_tables.tables.extra_cost", lambda *_: costs)
     scores = {"bbox": (30.0, 50.0, 20.0), "segm": (29.0, 49.0, 19.0)}
     folders = [tmp_path / "base", tmp_path / "nl"]
     for folder, config in zip(folders, (MASK, MASK_NL), strict=True):
