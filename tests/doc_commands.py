@@ -16,7 +16,7 @@ from runs import SMALL, registrations_forgotten
 from torch.distributed.run import get_args_parser
 
 from nl_detectron.engine import read_config
-from nl_detectron_cli import command
+from nl_detectron_cli.command import main as nl_detectron_command
 
 _ASSIGNMENT = re.compile(r'(?:export )?([A-Za-z_]\w*)=("[^"]*"|\$\(.*?\)|\S*)')
 _FOR_SHELL = re.compile(r"&&|\||[<>]+|.*\$\(.*")  # words that only a shell understands
@@ -106,7 +106,7 @@ def _run_script(words: list[str]) -> None:
     with mock.patch.object(sys, "argv", words), registrations_forgotten():
         try:
             if words[0] == "nl-detectron":
-                command.main()
+                nl_detectron_command()
             else:
                 runpy.run_path(words[0], run_name="__main__")
         except SystemExit as stopped:

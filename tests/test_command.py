@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from argparse import Action, ArgumentParser
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -106,11 +107,13 @@ def test_eval_is_train_net_with_eval_only(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_each_process_registers_the_shapes(monkeypatch: pytest.MonkeyPatch, shapes_root: object) -> None:
+def test_each_process_registers_the_shapes(
+    monkeypatch: pytest.MonkeyPatch, shapes_root: Path, tmp_path: Path
+) -> None:
     """Detectron2's launcher pickles what its new processes run."""
     launch = Mock()
     monkeypatch.setattr("nl_detectron.engine.distributed.launch", launch)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    main(["train", "--config-file", MASK, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", "output/not_made"])
+    main(["train", "--config-file", MASK, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")])
     content = pickle.dumps(launch.call_args.args[0])
     subprocess.run([sys.executable, "-W", "ignore", "-c", REGISTER], input=content, cwd=ROOT, check=True)

@@ -72,7 +72,7 @@ def test_the_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
         "import nl_detectron_cli as cli, pkgutil; from importlib import import_module;"
         "names = [each.name for each in pkgutil.walk_packages(cli.__path__, 'nl_detectron_cli.')];"
         "print({import_module(name).__file__.partition('nl_detectron_cli')[0] for name in names}, *names);"
-        "import_module('nl_detectron_cli.command').main(['analyze', '--config-file', 'configs/quick_schedules'])"
+        "cli.command.main(['analyze', '--config-file', 'configs/quick_schedules'])"
     )
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
