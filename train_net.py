@@ -1,9 +1,7 @@
 #!/usr/bin/env python
 """Train and evaluate: `train_net.py --help` has examples."""
 
-import nl_detectron_shapes  # noqa: F401  (registers shapes_train and the like)
-
-from nl_detectron.engine import main
+from nl_detectron_cli.train_net import main
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ from runs import SMALL, registrations_forgotten
 from torch.distributed.run import get_args_parser
 
 from nl_detectron.engine import read_config
+from nl_detectron_cli.command import main as nl_detectron_command
 
 _ASSIGNMENT = re.compile(r'(?:export )?([A-Za-z_]\w*)=("[^"]*"|\$\(.*?\)|\S*)')
 _FOR_SHELL = re.compile(r"&&|\||[<>]+|.*\$\(.*")  # words that only a shell understands
@@ -39,12 +40,14 @@ def run(text: str, keys: Sequence[str] = (), others: Mapping[str, str] | None = 
     """
     for line in _lines(text):
         words = _words(line, others or {})
-        if "train_net.py" in words:
+        if "train_net.py" in words or words[:2] in (["nl-detectron", "train"], ["nl-detectron", "eval"]):
             words += keys
         if any(map(_FOR_SHELL.fullmatch, words)):
             _run_in_shell(line)
         elif words[:1] == ["python"] and words[1].endswith(".py"):
             _run_script(words[1:])
+        elif words[:1] == ["nl-detectron"]:
+            _run_script(words)
         elif words:
             _run_in_shell(shlex.join(words))
 
@@ -102,7 +105,10 @@ def _run_in_shell(line: str) -> None:
 def _run_script(words: list[str]) -> None:
     with mock.patch.object(sys, "argv", words), registrations_forgotten():
         try:
-            runpy.run_path(words[0], run_name="__main__")
+            if words[0] == "nl-detectron":
+                nl_detectron_command()
+            else:
+                runpy.run_path(words[0], run_name="__main__")
         except SystemExit as stopped:
             if stopped.code:
                 raise BadPageError(f"{shlex.join(words)}: {stopped.code}") from None
@@ -119,13 +125,16 @@ def _check_command(words: list[str]) -> None:
         args, others = get_args_parser().parse_known_args(words[1:])
         if others:
             raise BadPageError(f"{shlex.join(words)}: torchrun has no {others}")
-        words = ["python", args.training_script, *args.training_script_args]
+        python = [] if args.no_python else ["python"]
+        words = [*python, args.training_script, *args.training_script_args]
     for word in words:
         if word.split("/")[0] in _FOLDERS and not Path(word).exists():
             raise BadPageError(f"{shlex.join(words)}: there is no {word}")
     if words[:1] == ["python"]:
         if words[1].endswith(".py") and not words[1].startswith("../"):
             _check_script(words[1], words[2:])
+    elif words[:1] == ["nl-detectron"]:
+        _check_script(words[0], words[1:])
     elif words[:1] == ["make"]:
         _run_in_shell(shlex.join([*words, "-n"]))
     elif words[:1] == ["sbatch"]:
@@ -136,7 +145,7 @@ def _check_command(words: list[str]) -> None:
 
 
 def _check_script(script: str, arguments: list[str]) -> None:
-    if not Path(script).exists():
+    if script != "nl-detectron" and not Path(script).exists():
         raise BadPageError(f"there is no {script}")
     parse = ArgumentParser.parse_args
 

@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from nl_detectron_shapes import register_shapes
 
 from nl_detectron.engine import main, read_config
-from nl_detectron.engine.flags import train_net_parser
+from nl_detectron_cli.arguments import train_net_parser
 
 ROOT = Path(__file__).parents[1]
 MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"

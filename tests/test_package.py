@@ -1,4 +1,4 @@
-"""The wheel: that it carries the configs, and works outside the checkout."""
+"""The wheel: that it carries the configs and the command, and works outside the checkout."""
 
 import subprocess
 import sys
@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A copy, as setuptools writes build/ and *.egg-info where it builds.
-    tracked = ("pyproject.toml", "README.md", "LICENSE", "nl_detectron", "configs", "projects")
-    subprocess.run(["cp", "-r", *(str(ROOT / name) for name in tracked), str(folder)], check=True)
+    files = ("pyproject.toml", "README.md", "LICENSE")
+    folders = ("nl_detectron", "nl_detectron_cli", "configs", "projects")
+    subprocess.run(["cp", "-r", *(str(ROOT / name) for name in files + folders), str(folder)], check=True)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", str(folder), str(folder)], check=True, capture_output=True)
     (path,) = folder.glob("nl_detectron-*.whl")
@@ -53,3 +54,37 @@ def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     place, builder, target = result.stdout.split()
     assert Path(place).is_relative_to(site)
     assert (builder, target) == ("build_nl_resnet_fpn_backbone", "non_local_fpn")
+
+
+@pytest.mark.slow
+def test_the_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """All modules of its programs are there; a program runs in any folder."""
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    (points,) = site.glob("*.dist-info/entry_points.txt")
+    assert points.read_text().split() == [
+        "[console_scripts]",
+        "nl-detectron",
+        "=",
+        "nl_detectron_cli.command:main",
+    ]
+    program = (
+        "import nl_detectron_cli as cli, pkgutil; from importlib import import_module;"
+        "names = [each.name for each in pkgutil.walk_packages(cli.__path__, 'nl_detectron_cli.')];"
+        "print({import_module(name).__file__.partition('nl_detectron_cli')[0] for name in names}, *names);"
+        "cli.command.main(['analyze', '--config-file', 'configs/quick_schedules'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules, *table = result.stdout.splitlines()
+    here = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "nl_detectron_cli").rglob("*.py")]
+    expected = {".".join(path.parts).removesuffix(".__init__") for path in here} - {"nl_detectron_cli"}
+    assert modules.split()[0] == repr({f"{site}/"})
+    assert set(modules.split()[1:]) == expected
+    assert any(line.startswith("mask_rcnn_R_18_FPN_nl_shapes ") for line in table)

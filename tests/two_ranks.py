@@ -21,7 +21,7 @@ from torch import nn
 from nl_detectron import model_zoo
 from nl_detectron.engine import Trainer
 from nl_detectron.engine.distributed import run_in_processes
-from nl_detectron.engine.flags import train_net_parser
+from nl_detectron_cli.arguments import train_net_parser
 
 
 def equal_weights(cfg: CfgNode) -> None:

@@ -18,13 +18,6 @@ logger = logging.getLogger(__name__)
 _COCOS = {name for splits in _PREDEFINED_SPLITS_COCO.values() for name in splits}
 
 
-def add_register_coco(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the flag; `register_from` reads it."""
-    text = "a data set of yours in COCO's format, for DATASETS.TRAIN and DATASETS.TEST; may be repeated"
-    names = {"nargs": 3, "metavar": ("NAME", "JSON", "IMAGE_DIR")}
-    parser.add_argument("--register-coco", action="append", default=[], help=text, **names)
-
-
 def register_from(args: argparse.Namespace) -> None:
     """Register what `--register-coco` names."""
     for name, json_file, image_dir in args.register_coco:

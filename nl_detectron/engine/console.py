@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from nl_detectron.files import UNFINISHED
+from nl_detectron_cli.arguments import as_typed
 
 from .run_record import describe_code
 
@@ -100,5 +101,6 @@ def where_it_is(cfg: CfgNode) -> str:
     weights = folder / "model_final.pth"
     best = folder / "model_best.pth"
     found = f"{weights}, and the best in {best}" if cfg.TEST.BEST_METRIC and best.exists() else str(weights)
-    command = f"python tools/demo.py --config-file {folder / 'config.yaml'} --input IMAGES --output drawn"
+    demo = as_typed("python tools/demo.py")
+    command = f"{demo} --config-file {folder / 'config.yaml'} --input IMAGES --output drawn"
     return f"The weights are in {found}. To look at what they detect:\n  {command} MODEL.WEIGHTS {weights}"

@@ -1,18 +1,16 @@
-"""Command lines: their flags, and the config that they name."""
+"""The config that a command line names. Its flags are in nl_detectron_cli.arguments."""
 
 import argparse
 import difflib
 import os
 import sys
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 
 from nl_detectron import model_zoo
 from nl_detectron.config import get_cfg
-from nl_detectron.data import add_register_coco, register_from
+from nl_detectron.data import register_from
 from nl_detectron.device import usable_device
 from nl_detectron.errors import UserError
 
@@ -25,70 +23,6 @@ THRESHOLDS = (
     "MODEL.RETINANET.SCORE_THRESH_TEST",
     "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
 )
-
-EPILOG = """
-Examples (CONFIG is a YAML file, or the name of a shipped one):
-    $ train_net.py --config-file CONFIG --dry-run
-    $ train_net.py --config-file CONFIG --num-gpus 8
-    $ train_net.py --config-file CONFIG --auto-scale SOLVER.MAX_ITER 1000
-    $ train_net.py --config-file CONFIG --resume
-    $ train_net.py --config-file CONFIG --eval-only MODEL.WEIGHTS output/model_final.pth
-    $ train_net.py --config-file CONFIG --register-coco birds train.json images DATASETS.TRAIN "('birds',)"
-    $ torchrun --nproc-per-node 8 train_net.py --config-file CONFIG
-"""
-
-
-def train_net_parser() -> argparse.ArgumentParser:
-    """Detectron2's flags, and ours."""
-    parser = default_argument_parser(EPILOG)
-    flags = {
-        "--dry-run": "print what a run checks before it starts, and exit",
-        "--decode-all": "with --dry-run: decode all images, not only the first and the last of a data set",
-        "--auto-scale": "scale batch, learning rate and schedule from 8 GPUs to the number of processes",
-        "--overwrite": "delete the training that OUTPUT_DIR holds, and start a new one there",
-        "--new-schedule": "let --resume go on with the learning rate and schedule of the config",
-        "--allow-mismatch": "evaluate weights that lack tensors of the model or have others",
-    }
-    for flag, text in flags.items():
-        parser.add_argument(flag, action="store_true", help=text)
-    text = "skip up to N images that cannot be read, in each process; they are listed at the end"
-    parser.add_argument("--skip-broken", type=int, default=0, metavar="N", help=text)
-    text = "how long a process waits for the others before it ends with an error (default: 30)"
-    parser.add_argument("--timeout", type=float, default=30, metavar="MINUTES", help=text)
-    add_register_coco(parser)
-    return parser
-
-
-def tool_parser(description: str, several_configs: bool = False) -> argparse.ArgumentParser:
-    """The flags of a tool that takes a model: its config, a user's data sets, and keys of the config."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.register("type", Path, output_path)  # for every flag of the tool that is a Path
-    action = "append" if several_configs else "store"
-    text = "a config, or the name of a shipped one" + ("; may be repeated" if several_configs else "")
-    parser.add_argument("--config-file", metavar="FILE", action=action, help=text)
-    add_register_coco(parser)
-    pairs = {"dest": "opts", "action": "extend", "nargs": argparse.REMAINDER, "default": []}
-    parser.add_argument("--opts", help="goes before the keys in Detectron2's demo; may be left out", **pairs)
-    text = "keys of the config and their values: MODEL.WEIGHTS model.pth"
-    parser.add_argument(metavar="KEY VALUE", help=text, **pairs)
-    return parser
-
-
-def output_path(text: str) -> Path:
-    """The type of a flag that is a path; Path would make the current folder of an empty one."""
-    if not text:
-        raise argparse.ArgumentTypeError("the path is empty. Is a shell variable unset?")
-    return Path(text)
-
-
-def add_detection_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a tool that shows what a trained model detects."""
-    text = "the lowest score that is shown (default: %(default)s); keys on the command line take precedence"
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, metavar="SCORE", help=text)
-    text = "accept weights that lack tensors of the model"
-    parser.add_argument("--allow-mismatch", action="store_true", help=text)
 
 
 def set_confidence_threshold(cfg: CfgNode, threshold: float, given: Collection[str]) -> None:

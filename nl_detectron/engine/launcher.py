@@ -7,7 +7,8 @@ import os
 import sys
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -20,12 +21,13 @@ from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 from nl_detectron.files import atomic_write
+from nl_detectron_cli.arguments import train_net_parser
 
 from .checks import Checks
 from .console import describe_run, describe_schedule, set_up_loggers, where_it_is
 from .distributed import is_lost_process, is_under_torchrun, lost_processes_reported, run_in_processes
 from .evaluation import summarize
-from .flags import read_config, train_net_parser
+from .flags import read_config
 from .resume import fix_seed
 from .run_record import describe_code, remove_training
 from .trainer import Trainer
@@ -35,8 +37,18 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (sys.argv's without it); a user's mistake ends in one line."""
-    args = train_net_parser().parse_args(argv)
+    train_or_evaluate(train_net_parser().parse_args(argv))
+
+
+def train_or_evaluate(args: Namespace, register: Callable[[], None] | None = None) -> None:
+    """Run a command line of `train_net_parser`; a user's mistake ends in one line.
+
+    Args:
+        register: registers data sets. Detectron2's launcher pickles it: each process of a run calls it.
+    """
     with one_line_errors():
+        if register:
+            register()
         if args.dry_run and is_under_torchrun() and int(os.environ["RANK"]):
             sys.exit(0)  # rank 0 prints the checks
         cfg, given = read_config(args)
@@ -50,16 +62,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.images = checks.images
         del checks  # it holds a model
         cfg.freeze()
-        run_in_processes(run, cfg, args)
+        run_in_processes(partial(run, register=register), cfg, args)
 
 
-def run(cfg: CfgNode, args: Namespace) -> None:
+def run(cfg: CfgNode, args: Namespace, register: Callable[[], None] | None = None) -> None:
     """Train or evaluate in this process."""
     with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
         set_up_loggers(cfg.OUTPUT_DIR, comm.get_rank())
         default_setup(cfg, args)
-        register_from(args)  # again in each process of a launcher
+        if register:
+            register()  # again in each process of a launcher, as is --register-coco
+        register_from(args)
         for name in cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             clean_registered(name, args.skip_broken)
             tell_mended(name)

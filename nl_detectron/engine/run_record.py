@@ -19,6 +19,7 @@ import nl_detectron
 from nl_detectron.config import get_cfg
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
+from nl_detectron_cli.arguments import as_typed
 
 FILE, METRICS = "run.json", "metrics.json"
 _CHECKPOINT = re.compile(r"model_(\d{7,}|final|best)\.pth")
@@ -89,7 +90,8 @@ def read_run(folder: Path) -> Run:
     """Read an output folder; a UserError for one that is damaged, or was resumed as another training."""
     for name in (FILE, METRICS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is not an output folder of train_net.py: it has no {name}.")
+            training = as_typed("train_net.py")
+            raise UserError(f"{folder} is not an output folder of {training}: it has no {name}.")
     try:
         record = json.loads((folder / FILE).read_text())
         cfg, commands = get_cfg(), record["commands"]

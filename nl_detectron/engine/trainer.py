@@ -21,6 +21,7 @@ from nl_detectron.compat import complete_checkpoints, data_parallel_on_any_devic
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
+from nl_detectron_cli.arguments import as_typed
 
 from .accumulate import accumulated_step
 from .best import BestCheckpoint
@@ -203,9 +204,8 @@ class Trainer(DefaultTrainer):
             )
             if not is_last:
                 self.checkpointer.save(file.stem, iteration=self.iter)
-            how = (
-                f"train_net.py --config-file {file.with_name('config.yaml')} --eval-only MODEL.WEIGHTS {file}"
-            )
+            command = as_typed("train_net.py --eval-only")
+            how = f"{command} --config-file {file.with_name('config.yaml')} MODEL.WEIGHTS {file}"
             logger.error("The evaluation failed; the training is saved. Evaluate it anew: %s", how)
             raise
 

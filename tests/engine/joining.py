@@ -10,8 +10,8 @@ from detectron2.utils import comm
 
 from nl_detectron import get_cfg
 from nl_detectron.engine.distributed import run_in_processes
-from nl_detectron.engine.flags import train_net_parser
 from nl_detectron.errors import one_line_errors
+from nl_detectron_cli.arguments import train_net_parser
 
 
 def run(cfg: CfgNode, args: Namespace) -> None:

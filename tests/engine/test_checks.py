@@ -20,7 +20,7 @@ from nl_detectron.config import baseline_of
 from nl_detectron.data import register_coco
 from nl_detectron.engine import main
 from nl_detectron.engine.checks import Checks
-from nl_detectron.engine.flags import train_net_parser
+from nl_detectron_cli.arguments import train_net_parser
 
 DryRun = Callable[..., tuple[int, dict[str, str]]]
 

@@ -17,8 +17,8 @@ from torch.multiprocessing import ProcessExitedException
 from nl_detectron import get_cfg
 from nl_detectron.engine import distributed, main
 from nl_detectron.engine.distributed import is_lost_process
-from nl_detectron.engine.flags import train_net_parser
 from nl_detectron.errors import UserError, one_line_errors
+from nl_detectron_cli.arguments import train_net_parser
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port")
 TRAIN_NET = str(ROOT / "train_net.py")

@@ -13,8 +13,9 @@ from nl_detectron import get_cfg, model_zoo
 from nl_detectron.device import usable_device
 from nl_detectron.engine import add_detection_flags, find_config, output_path, read_config, tool_parser
 from nl_detectron.engine import set_confidence_threshold as set_threshold
-from nl_detectron.engine.flags import THRESHOLDS, train_net_parser
+from nl_detectron.engine.flags import THRESHOLDS
 from nl_detectron.errors import UserError
+from nl_detectron_cli.arguments import train_net_parser
 
 
 def test_what_the_user_gave() -> None:

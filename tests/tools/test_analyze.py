@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import analyze
 import pytest
 from runs import MASK, refusal
 
 from nl_detectron import model_zoo
 from nl_detectron.inspect import count_by_stage, extra_cost
+from nl_detectron_cli import analyze
 
 BASELINE = MASK.replace("_nl", "")
 SMALL = "--height 64 --width 96 --proposals 10 --detections 3"

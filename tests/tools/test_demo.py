@@ -7,11 +7,9 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import cv2
-import demo
 import numpy as np
 import pytest
 import torch
-from detecting.videos import frame_rate
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
@@ -20,6 +18,9 @@ from runs import KEYPOINT, MASK
 
 from nl_detectron import model_zoo
 from nl_detectron.predictor import Predictor
+from nl_detectron_cli import demo
+from nl_detectron_cli.detecting import program
+from nl_detectron_cli.detecting.videos import frame_rate
 
 FPS = 12.5
 LEVELS = range(0, 251, 50)  # of grey, of the frames; one differs from any colour
@@ -66,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def one_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "Predictor", OneBox)
+    monkeypatch.setattr(program, "Predictor", OneBox)
 
 
 @pytest.fixture

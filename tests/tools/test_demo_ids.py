@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from detecting.ids import name_categories, name_images, number_images
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 
 from nl_detectron.errors import UserError
+from nl_detectron_cli.detecting.ids import name_categories, name_images, number_images
 
 CLASSES = Metadata(thing_classes=("person", "circle", "square", "triangle"))
 

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import demo
 import numpy as np
 import pytest
 import torch
-from detecting.predictions import Predictions
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.modeling import build_model
@@ -22,6 +20,9 @@ from test_demo import save_video
 
 from nl_detectron import model_zoo
 from nl_detectron.predictor import Predictor
+from nl_detectron_cli import demo
+from nl_detectron_cli.detecting import program
+from nl_detectron_cli.detecting.predictions import Predictions
 
 Run = Callable[..., object]
 CLASSES = ("person", "circle", "square", "triangle")
@@ -84,7 +85,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def finder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "Predictor", Finder)
+    monkeypatch.setattr(program, "Predictor", Finder)
     monkeypatch.setattr(Finder, "last", 99)
 
 

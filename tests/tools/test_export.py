@@ -5,21 +5,21 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import export
 import onnxruntime
 import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures.keypoints import heatmaps_to_keypoints
-from exporting import checking, onnx_detector, onnx_graphs
-from exporting.torchscript import detect
 from PIL import Image
 from runs import KEYPOINT, MASK, load_config, refusal
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock
 from nl_detectron.errors import UserError
+from nl_detectron_cli import export
+from nl_detectron_cli.exporting import checking, onnx_detector, onnx_graphs, program
+from nl_detectron_cli.exporting.torchscript import detect
 
 RETINANET = (
     "MODEL.META_ARCHITECTURE RetinaNet MODEL.BACKBONE.NAME build_nl_retinanet_resnet_fpn_backbone "
@@ -78,7 +78,7 @@ def test_torchscript(config: str, format_: str, keys: str, run: Export, tmp_path
     assert [path.name for path in output.parent.iterdir()] == ["model"]
     cfg = load_config("--config-file", config, *words)
     image = 255 * torch.rand(3, 70, 110)
-    (expected,) = detect(export.load_model(cfg), image)
+    (expected,) = detect(program.load_model(cfg), image)
     loaded = torch.jit.load(output)
     if format_ == "torchscript-script":
         (found,) = loaded([{"image": image}])
@@ -101,7 +101,7 @@ def test_onnx_detector(config: str, keys: str, run: Export, tmp_path: Path) -> N
     )  # at two sizes, with optimization and without
     assert printed.count("0 detections, eager 0; the same: 0") == 2
     cfg = load_config("--config-file", config, *words)
-    model = export.load_model(cfg)
+    model = program.load_model(cfg)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     for height, width in ((33, 50), (75, 211), (250, 90)):
@@ -180,28 +180,28 @@ def test_onnx_backbone(run: Export, mask_cfg: CfgNode, tmp_path: Path) -> None:
     """At a size that the export has not seen."""
     assert "its outputs: p2, p3, p4, p5, p6" in run(MASK, "onnx-backbone", tmp_path / "backbone.onnx")
     x = torch.randn(1, 3, 64, 192)
-    expected = export.load_model(mask_cfg).backbone(x)
+    expected = program.load_model(mask_cfg).backbone(x)
     for found, value in zip(run_onnx(tmp_path / "backbone.onnx", x), expected.values(), strict=True):
         torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
 
 
 def test_weights(mask_cfg: CfgNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of the file. An untrained block is said to be the identity; random weights never are."""
-    export.load_model(mask_cfg)
+    program.load_model(mask_cfg)
     printed = capsys.readouterr().out
     assert "random weights" in printed
     assert "adds little" not in printed
     state = build_model(mask_cfg).state_dict()
     mask_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
     torch.save(state, mask_cfg.MODEL.WEIGHTS)
-    loaded = export.load_model(mask_cfg)
+    loaded = program.load_model(mask_cfg)
     assert "res4.non_local_1 adds little or nothing to its input" in capsys.readouterr().out
     assert all(tensor.equal(state[name]) for name, tensor in loaded.state_dict().items())
     del state["backbone.fpn_lateral2.weight"]
     torch.save(state, mask_cfg.MODEL.WEIGHTS)
     with pytest.raises(UserError, match=r"does not hold all of this model.*--allow-mismatch"):
-        export.load_model(mask_cfg)
-    export.load_model(mask_cfg, allow_mismatch=True)
+        program.load_model(mask_cfg)
+    program.load_model(mask_cfg, allow_mismatch=True)
 
 
 @pytest.mark.parametrize("wrong", [1.001, float("inf"), float("nan")])
@@ -255,7 +255,7 @@ def test_image_is_resized_as_in_testing(mask_cfg: CfgNode, tmp_path: Path) -> No
     Image.new("RGB", (300, 200), (250, 100, 5)).save(tmp_path / "image.png")
     for format_, colour in (("BGR", [5, 100, 250]), ("RGB", [250, 100, 5])):
         mask_cfg.INPUT.FORMAT = format_
-        image, other = export.sample_images(mask_cfg, tmp_path / "image.png")
+        image, other = program.sample_images(mask_cfg, tmp_path / "image.png")
         assert image[:, 0, 0].tolist() == colour
         assert other[:, 0, 0].tolist() == pytest.approx(colour)
     assert (image.shape, other.shape) == ((3, 96, 144), (3, 72, 72))

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import results
 from made_up_runs import MASK, MASK_NL, finished, write_metrics, write_record
 from runs import arguments, refusal, run_here
 
 from nl_detectron.inspect import Counts
+from nl_detectron_cli import results
 
 Tool = Callable[..., str]
 END = "<!-- /results -->"
@@ -35,7 +35,8 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A made-up baseline and model with a block, whose cost is not counted: that takes seconds."""
-    monkeypatch.setattr("result_tables.tables.extra_cost", lambda *_: (Counts(1, 1, 1), Counts(1, 1, 1)))
+    costs = (Counts(1, 1, 1), Counts(1, 1, 1))
+    monkeypatch.setattr("nl_detectron_cli.result_tables.tables.extra_cost", lambda *_: costs)
     scores = {"bbox": (30.0, 50.0, 20.0), "segm": (29.0, 49.0, 19.0)}
     folders = [tmp_path / "base", tmp_path / "nl"]
     for folder, config in zip(folders, (MASK, MASK_NL), strict=True):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from made_up_runs import run
-from result_tables.pairing import Group, blocks_of, group_runs, label_of
-from result_tables.tables import result_table
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import Run
 from nl_detectron.errors import UserError
+from nl_detectron_cli.result_tables.pairing import Group, blocks_of, group_runs, label_of
+from nl_detectron_cli.result_tables.tables import result_table
 
 FIVE_BLOCKS = "Ablations/mask_rcnn_R_50_FPN_nl_5_blocks_1x.yaml"
 X152_NL = "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_nl_3x.yaml"

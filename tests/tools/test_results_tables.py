@@ -7,13 +7,13 @@ from unittest.mock import Mock
 
 import pytest
 from made_up_runs import run
-from result_tables.pairing import Group, group_runs
-from result_tables.tables import TABLE_5, TABLE_6, format_table, plot_curves, result_table
-from results import filled_in
 from runs import ROOT
 
 from nl_detectron.errors import UserError
 from nl_detectron.inspect import Counts
+from nl_detectron_cli.result_tables.pairing import Group, group_runs
+from nl_detectron_cli.result_tables.program import filled_in
+from nl_detectron_cli.result_tables.tables import TABLE_5, TABLE_6, format_table, plot_curves, result_table
 
 R50 = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 R50_NL = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_nl_1x.yaml"
@@ -26,7 +26,7 @@ PLACE = "<!-- results:{} -->\n<!-- /results -->"
 def _no_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     """All blocks cost the same, as counting a model takes seconds."""
     costs = Counts(40_000_000, 200_000_000_000, 1), Counts(42_100_000, 210_000_000_000, 2)
-    monkeypatch.setattr("result_tables.tables.extra_cost", Mock(return_value=costs))
+    monkeypatch.setattr("nl_detectron_cli.result_tables.tables.extra_cost", Mock(return_value=costs))
 
 
 def cells(groups: list[Group], *columns: str) -> list[list[str]]:
@@ -60,7 +60,7 @@ def test_a_table_of_three_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert ",".join(difference) == columns
     assert (difference["box AP"], difference["box AP spread"]) == ("0.9667", "0.4509")
     uncounted = Mock(side_effect=UserError("This model cannot be counted."))
-    monkeypatch.setattr("result_tables.tables.extra_cost", uncounted)
+    monkeypatch.setattr("nl_detectron_cli.result_tables.tables.extra_cost", uncounted)
     assert "multiply-adds" not in format_table(result_table(groups), "text")
 
 

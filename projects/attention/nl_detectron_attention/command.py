@@ -1,12 +1,4 @@
-"""See what positions attend to: heat maps and the paper's Figure 3 arrows for chosen points or detections,
-and a page in which every position can be pointed at.
-
-    python tools/visualize_attention.py --config-file CONFIG --input photo.jpg --point 320,200 \\
-        --output FOLDER MODEL.WEIGHTS model_final.pth
-
-FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table
-says how far the maps of each block depend on the position at all.
-"""
+"""What tools/visualize_attention.py does after parsing its command line."""
 
 import argparse
 import re
@@ -21,7 +13,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from nl_detectron.config import check_non_local_keys
-from nl_detectron.engine import add_detection_flags, read_config, set_confidence_threshold, tool_parser
+from nl_detectron.engine import read_config, set_confidence_threshold
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 from nl_detectron.inspect import Observation, find_images, observe, use_images
@@ -33,8 +25,8 @@ from .page import attention_page
 from .pictures import draw_queries
 
 
-def main() -> None:
-    args = _parser().parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Run a command line of tools/visualize_attention.py."""
     with one_line_errors():
         cfg, given = read_config(args)
         check_non_local_keys(cfg, given)
@@ -70,28 +62,6 @@ def main() -> None:
             if rows:
                 print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
                 print(f"written: {args.output}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = tool_parser(__doc__)
-    parser.add_argument("--input", nargs="+", required=True, help="images, folders of images, or globs")
-    parser.add_argument("--output", type=Path, required=True, help="the folder for pictures and pages")
-    text = "a pixel; may be repeated"
-    parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help=text)
-    text = "the K most certain ones: the middle of the box, or each keypoint (default: 1 without --point)"
-    parser.add_argument("--detections", type=int, metavar="K", help=text)
-    text = "how its name ends (default: all blocks)"
-    parser.add_argument("--block", action="append", default=[], metavar="NAME", help=text)
-    add_detection_flags(parser)
-    return parser
-
-
-def _point(text: str) -> tuple[int, int]:
-    try:
-        x, y = map(int, text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels; got {text!r}") from None
-    return x, y
 
 
 def chosen_blocks(predictor: Predictor, endings: Sequence[str]) -> list[str]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from nl_detectron_attention import command
 from runs import KEYPOINT, MASK
 
 from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of
+from nl_detectron_cli import visualize_attention
 
 NAME = "backbone.bottom_up.res4.non_local_1"
 Run = Callable[..., tuple[object, str]]
@@ -46,7 +46,7 @@ def run(
         monkeypatch.setattr(sys, "argv", argv)
         code = 0
         try:
-            command.main()
+            visualize_attention.main()
         except SystemExit as stopped:
             code = stopped.code
         return code, capsys.readouterr().out

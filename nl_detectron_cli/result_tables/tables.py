@@ -19,6 +19,7 @@ from nl_detectron.config import baseline_of
 from nl_detectron.engine import Run
 from nl_detectron.errors import UserError
 from nl_detectron.inspect import extra_cost
+from nl_detectron_cli.results import FORMATS
 
 from .pairing import BASELINE, SCORES, Group, blocks_of, label_of, scores_of, setting_of
 
@@ -29,7 +30,6 @@ COLUMNS = ["model", "steps", "tested on", "blocks", "runs"]
 COLUMNS += [name + part for name in SCORES.values() for part in ("", SPREAD)]
 COLUMNS += ["multiply-adds", "parameters", "training time", "commit"]
 DIFFERENCE, PAPERS = "difference", "the paper's"  # in the place of the blocks, and of the seeds
-FORMATS = {"text": "simple", "markdown": "github", "csv": ""}  # and what tabulate calls them
 Row = dict[str, str | float]  # by column
 
 # Tables 5 and 6 of "Non-local Neural Networks", on COCO val2017. None of these figures is ours.

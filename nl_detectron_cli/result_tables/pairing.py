@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from nl_detectron.config import BASELINES, KEYPOINT_HEAD, STAGES, baseline_of, get_cfg
 from nl_detectron.engine import Run, flat_pairs, read_run
 from nl_detectron.errors import UserError
+from nl_detectron_cli.arguments import as_typed
 
 TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}  # in the order of the columns
 TASKS |= {"bbox_TTA": "box TTA", "segm_TTA": "mask TTA"}
@@ -25,8 +26,9 @@ def read_finished(folder: Path) -> Run:
         raise UserError(f"{folder} was tested on {sets} data sets. Only runs with one are compared.")
     if not run.finished or "bbox/AP" not in scores_of(run):
         last, end = max(run.history, default=0), run.cfg.SOLVER.MAX_ITER
+        command = as_typed("train_net.py")
         state = f"its last metrics are of iteration {last}, and iteration {end} is not evaluated"
-        raise UserError(f"{folder} is not finished: {state}. Continue it with train_net.py --resume.")
+        raise UserError(f"{folder} is not finished: {state}. Continue it with {command} --resume.")
     return run
 
 
