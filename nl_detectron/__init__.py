@@ -6,6 +6,9 @@ default config, and five keys of nl_detectron's trainer: a script of Detectron2'
 
 from importlib import import_module
 from importlib.util import find_spec
+from warnings import catch_warnings
+
+from nl_detectron_cli.known_warnings import ignore_known_warnings
 
 if find_spec("detectron2") is None:
     raise ModuleNotFoundError(
@@ -13,6 +16,10 @@ if find_spec("detectron2") is None:
         "that `make setup` makes, or see Install in the README",
         name="detectron2",
     )
+
+with catch_warnings():
+    ignore_known_warnings()
+    import_module("detectron2.model_zoo")  # and Detectron2's models with it
 
 from detectron2.config import defaults
 

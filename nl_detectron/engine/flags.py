@@ -13,6 +13,7 @@ from nl_detectron.config import get_cfg
 from nl_detectron.data import register_from
 from nl_detectron.device import usable_device
 from nl_detectron.errors import UserError
+from nl_detectron_cli.known_warnings import silence_known_warnings
 
 from .config_loading import flat_pairs, merge_file, merge_options
 
@@ -38,8 +39,9 @@ def read_config(args: argparse.Namespace) -> tuple[CfgNode, set[str]]:
     """The config of a command line, and the keys given there or, of MODEL.NON_LOCAL, in the config file.
 
     Registers the data sets of --register-coco.
-    Features that this machine lacks are disabled, with a note on stderr.
+    Features that this machine lacks are disabled, with a note on stderr; known warnings are silenced.
     """
+    silence_known_warnings()
     if not args.config_file:
         before = f" before {args.opts[0]!r}" if args.opts else ""
         raise UserError(f"Give a --config-file{before}, such as {QUICK}. All are in configs/.")

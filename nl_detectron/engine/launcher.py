@@ -22,6 +22,7 @@ from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 from nl_detectron.files import atomic_write
 from nl_detectron_cli.arguments import train_net_parser
+from nl_detectron_cli.known_warnings import silence_known_warnings
 
 from .checks import Checks
 from .console import describe_run, describe_schedule, set_up_loggers, where_it_is
@@ -67,6 +68,7 @@ def train_or_evaluate(args: Namespace, register: Callable[[], None] | None = Non
 
 def run(cfg: CfgNode, args: Namespace, register: Callable[[], None] | None = None) -> None:
     """Train or evaluate in this process."""
+    silence_known_warnings()
     with one_line_errors(), lost_processes_reported(args):
         fix_seed(cfg, args.resume)
         set_up_loggers(cfg.OUTPUT_DIR, comm.get_rank())

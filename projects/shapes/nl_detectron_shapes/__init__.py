@@ -1,5 +1,7 @@
 """Drawn pictures of shapes and stick figures in COCO's format. Importing it registers them."""
 
+import nl_detectron  # noqa: F401  (before Detectron2: it silences warnings of its code)
+
 from .coco import write_drawings, write_shapes
 from .drawing import CATEGORIES, Drawn, figure_at
 from .registration import datasets_root, register_drawn, register_shapes
