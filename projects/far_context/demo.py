@@ -85,7 +85,7 @@ def train(args: argparse.Namespace) -> list[Run]:
     """Train the baseline and the model with a block at the same time, each in a process of its own, then the
     keypoint model. What is trained already is skipped.
     """
-    far = Experiment(args.output.resolve(), args.train, args.val, (*KEYS, *args.opts), rows=1)
+    far = Experiment(args.output.resolve(), args.train, args.val, (*KEYS, *args.opts), layout="strip")
     shapes = replace(far, keys=(*KEYPOINT_KEYS, *args.opts))
     pair, keypoint = [Training(arm, args.seed) for arm in MAIN_PAIR], Training(KEYPOINT, args.seed)
     with set_up(far) as lock:

@@ -24,7 +24,7 @@ from runs import (
 from nl_detectron.engine import main, read_run
 from nl_detectron.errors import UserError
 
-PROGRAM = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py")]
+PROGRAM = [sys.executable, str(ROOT / "train_net.py")]
 
 
 def train_net(root: Path, output: Path, config: str, *options: str) -> str:
@@ -39,6 +39,7 @@ def train_net(root: Path, output: Path, config: str, *options: str) -> str:
         check=False,
     )
     assert result.returncode == 0, result.stdout
+    assert "Warning: " not in result.stdout  # Python's; those of Detectron2's code are silenced
     return result.stdout
 
 

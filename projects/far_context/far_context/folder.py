@@ -32,14 +32,14 @@ class Experiment:
         output: the folder.
         train, val: the number of far pictures, and of near ones.
         keys: config keys and their values.
-        rows: of figures in a picture, as `write_pictures` has them.
+        layout: of the pictures, a key of `pictures.LAYOUTS`.
     """
 
     output: Path
     train: int
     val: int
     keys: tuple[str, ...] = ()
-    rows: int = 2
+    layout: str = "square"
 
     @property
     def datasets(self) -> Path:
@@ -110,7 +110,8 @@ def set_up(experiment: Experiment) -> IO[str]:
     experiment.cfg(trainings()[0])  # refuses other bad keys
     output, record = experiment.output, experiment.output / _RECORD
     what = {"train": experiment.train, "val": experiment.val, "keys": experiment.keys}
-    text = json.dumps(what | ({"rows": experiment.rows} if experiment.rows != 2 else {}))
+    what |= {"layout": experiment.layout} if experiment.layout != "square" else {}  # earlier records lack it
+    text = json.dumps(what)
     if record.exists() and (held := record.read_text()) != text:
         raise UserError(
             f"--output {output} holds another experiment, {held}, not {text}. Name another folder."
@@ -123,7 +124,7 @@ def set_up(experiment: Experiment) -> IO[str]:
         raise UserError(f"--output {output} is in use: trainings are running in it. Wait for them.") from None
     for mode in MODES:
         counts = {"train": experiment.train, "val": experiment.val}
-        write_pictures(experiment.datasets, mode, **counts, rows=experiment.rows)
+        write_pictures(experiment.datasets, mode, **counts, layout=experiment.layout)
     with atomic_write(record) as unfinished:
         unfinished.write_text(text)
     return lock

@@ -9,6 +9,7 @@ both labels. A horizontal flip that swaps left and right preserves the rule.
 All lengths are fractions of the picture's width.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,10 +25,35 @@ MARGIN = 0.5  # the minimum distance from a far disc to every figure
 SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
 _COLORS = {"front": (40, 40, 220), "back": (220, 70, 40)}  # BGR
 _STRIP = 0.3  # the figures are in this part of the picture, from its left or right
-_RADIUS = 0.07  # of the disc
 _GAP = 0.02  # from the disc to the border, at most, or to the figure it is beside
 
 Picture = tuple[np.ndarray, list[Drawn]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The proportions of pictures.
+
+    Attributes:
+        height: of a picture.
+        rows: of figures; of two rows, one or both have a figure.
+        figure: the least and the greatest height of a figure.
+        top: the least and the greatest distance from a figure's head to the top of its row.
+        radius: of the disc.
+    """
+
+    height: float = 1.0
+    rows: int = 2
+    figure: tuple[float, float] = (0.28, 0.38)
+    top: tuple[float, float] = (0.02, 0.1)
+    radius: float = 0.07
+
+
+LAYOUTS = {
+    "square": Layout(),
+    # Small, and its disc covers 8 % of it, not 2 %: a model learns what it means within minutes.
+    "strip": Layout(height=0.3125, rows=1, figure=(0.2, 0.27), top=(0.01, 0.06), radius=0.09),
+}
 
 
 def dataset_name(mode: str) -> str:
@@ -42,14 +68,14 @@ def register_pictures(root: Path) -> None:
 
 
 def write_pictures(
-    root: Path, mode: str, *, train: int, val: int, size: int = SIZE, rows: int = 2, seed: int = 0
+    root: Path, mode: str, *, train: int, val: int, size: int = SIZE, layout: str = "square", seed: int = 0
 ) -> bool:
     """Draw the data set of a mode below `root`, as `write_drawings` does.
 
     Args:
         train, val: the number of pictures. A pair depends only on the seed, its split and its index.
         size: their width in pixels.
-        rows: 2 for square pictures with one or two figures, 1 for pictures half as high with one.
+        layout: a key of LAYOUTS.
 
     Returns:
         False if the data set is there already.
@@ -63,39 +89,40 @@ def write_pictures(
     def draw(split: int, index: int) -> Picture:
         pair, which = divmod(index, 2)
         rng = np.random.default_rng([seed, split, pair])
-        return draw_pair(rng, size, near=mode == "near", rows=rows)[which]
+        return draw_pair(rng, size, near=mode == "near", layout=LAYOUTS[layout])[which]
 
     parameters = {"train": train, "val": val, "size": size, "seed": seed, "mode": mode}
-    parameters |= {"rows": rows} if rows != 2 else {}  # the records of earlier folders lack it
+    parameters |= {"layout": layout} if layout != "square" else {}  # earlier records lack it
     return write_drawings(root / dataset_name(mode), CATEGORIES, draw, parameters)
 
 
-def draw_pair(rng: np.random.Generator, side: int, *, near: bool, rows: int = 2) -> tuple[Picture, Picture]:
+def draw_pair(
+    rng: np.random.Generator, side: int, *, near: bool, layout: Layout = LAYOUTS["square"]
+) -> tuple[Picture, Picture]:
     """Draw one or two figures twice, with a red and with a blue disc, in random order.
 
     Args:
         rng: decides everything but the place of the disc.
         side: the width in pixels.
-        rows: 2 for squares, 1 for their upper halves, with one figure.
 
     Returns:
-        For each picture the image, (rows * side / 2, side, 3) uint8 in BGR order, and its figures.
+        For each picture the image, (H, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
-    places = ((0,), (1,), (0, 1))[rng.integers(3)] if rows == 2 else (0,)
-    figures = [_figure(rng, side, row, inwards) for row in places]
+    rows = ((0,), (1,), (0, 1))[rng.integers(3)] if layout.rows == 2 else (0,)
+    figures = [_figure(rng, side, row, inwards, layout) for row in rows]
     for figure in figures:
         image[figure.mask] = rng.integers(0, 110)
-    far = _far(rng, side, inwards, rows)  # drawn for near pictures too, to keep the generator in step
-    discs = [_beside(figure, inwards) for figure in figures] if near else [far]
+    far = _far(rng, side, inwards, layout)  # drawn for near pictures too, to keep the generator in step
+    discs = [_beside(figure, inwards, layout) for figure in figures] if near else [far]
     noise = rng.normal(0, 5, image.shape)
-    height = rows * side // 2
+    height = round(layout.height * side)
 
     def picture(category: str) -> Picture:
         painted = image.copy()
         for x, y in discs:
-            cv2.circle(painted, (round(x), round(y)), round(_RADIUS * side), _COLORS[category], -1)
+            cv2.circle(painted, (round(x), round(y)), round(layout.radius * side), _COLORS[category], -1)
         order = SWAPPED if category == "back" else slice(None)
         drawn = [Drawn(category, figure.mask[:height], figure.keypoints[order]) for figure in figures]
         return np.clip(painted + noise, 0, 255).astype(np.uint8)[:height], drawn
@@ -104,29 +131,31 @@ def draw_pair(rng: np.random.Generator, side: int, *, near: bool, rows: int = 2)
     return picture(one), picture(other)
 
 
-def _figure(rng: np.random.Generator, side: int, row: int, inwards: int) -> Drawn:
-    """A figure that lies inside the upper (0) or lower (1) half of the strip."""
-    cell = np.zeros((side, side), bool)
-    cell[row * side // 2 + 2 : (row + 1) * side // 2 - 2, 2 : int(_STRIP * side)] = True
+def _figure(rng: np.random.Generator, side: int, row: int, inwards: int, layout: Layout) -> Drawn:
+    """A figure that lies inside a row of the strip."""
+    cell, height_of_row = np.zeros((side, side), bool), round(layout.height * side) / layout.rows
+    first, end = int(row * height_of_row), int((row + 1) * height_of_row)
+    cell[first + 2 : end - 2, 2 : int(_STRIP * side)] = True
     cell = cell[:, ::inwards]
     while True:  # until a pose fits, about the fifth one
-        height = rng.uniform(0.28, 0.38) * side
+        height = rng.uniform(*layout.figure) * side
         x = rng.uniform(0.4, 0.6) * _STRIP * side
-        y = (row / 2 + rng.uniform(0.02, 0.1)) * side
+        y = (row / 2 + rng.uniform(*layout.top)) * side
         figure = figure_at(rng, side, height, np.array((x if inwards == 1 else side - x, y)))
         if not (figure.mask & ~cell).any():
             return figure
 
 
-def _far(rng: np.random.Generator, side: int, inwards: int, rows: int) -> tuple[float, float]:
+def _far(rng: np.random.Generator, side: int, inwards: int, layout: Layout) -> tuple[float, float]:
     """The center of a disc near the border opposite the figures."""
-    x = (1 - _RADIUS - rng.uniform(0, _GAP)) * side
-    return x if inwards == 1 else side - 1 - x, rng.uniform(_RADIUS, rows / 2 - _RADIUS) * side
+    x = (1 - layout.radius - rng.uniform(0, _GAP)) * side
+    y = rng.uniform(layout.radius, layout.height - layout.radius) * side
+    return x if inwards == 1 else side - 1 - x, y
 
 
-def _beside(figure: Drawn, inwards: int) -> tuple[float, float]:
+def _beside(figure: Drawn, inwards: int, layout: Layout) -> tuple[float, float]:
     """The center of a disc beside a figure."""
     rows, columns = np.nonzero(figure.mask)
-    away = (_GAP + _RADIUS) * len(figure.mask)
+    away = (_GAP + layout.radius) * len(figure.mask)
     edge = columns.max() if inwards == 1 else columns.min()
     return edge + inwards * away, (rows.min() + rows.max()) / 2

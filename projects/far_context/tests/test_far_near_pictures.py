@@ -14,7 +14,17 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.transforms import RandomFlip
 from far_context.evaluation import disc_of
-from far_context.pictures import MARGIN, MODES, SIZE, SWAPPED, draw_pair, register_pictures, write_pictures
+from far_context.pictures import (
+    LAYOUTS,
+    MARGIN,
+    MODES,
+    SIZE,
+    SWAPPED,
+    Layout,
+    draw_pair,
+    register_pictures,
+    write_pictures,
+)
 
 from nl_detectron.errors import UserError
 
@@ -110,19 +120,20 @@ def test_swapping_is_what_a_flip_does(root: Path) -> None:
     assert [names.index(swaps.get(name, name)) for name in names] == SWAPPED
 
 
-@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("side", [64, 160, 225, SIZE])
-def test_a_far_disc_is_as_far_as_stated(side: int, rows: int) -> None:
+def test_a_far_disc_is_as_far_as_stated(side: int, layout: Layout) -> None:
     """Measured between the pixels that differ in a far pair and those of the figures."""
     for seed in range(20):
-        (one, drawn), (other, _) = draw_pair(np.random.default_rng(seed), side, near=False, rows=rows)
-        assert one.shape == (rows * side // 2, side, 3)
-        assert rows == 2 or len(drawn) == 1
+        (one, drawn), (other, _) = draw_pair(np.random.default_rng(seed), side, near=False, layout=layout)
+        assert one.shape == (round(layout.height * side), side, 3)
+        assert 1 <= len(drawn) <= layout.rows
         disc = (one != other).any(axis=2)
         figures = np.any([figure.mask for figure in drawn], axis=0)
         distances = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         assert distances[figures].min() > MARGIN * side
-        assert disc.sum() == pytest.approx(np.pi * round(0.07 * side) ** 2, rel=0.1)  # all of it
+        area = np.pi * round(layout.radius * side) ** 2
+        assert disc.sum() == pytest.approx(area, rel=0.15)  # no part is cut off
         assert not figures[:, [0, -1]].any()
         assert not figures[[0, -1]].any()
 
