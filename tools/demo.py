@@ -12,8 +12,8 @@ and semantic segmentations. Or write it as COCO's results.
 
 Results go into the folder --output under the names of the images; the result of one image may be a file, as
 result.jpg. No image is overwritten; older results are. Images that cannot be read are named and skipped, and
-the exit code is 1 then. Classes are shown by the names that the first data set of DATASETS.TEST has for them,
-or else by their numbers.
+the exit code is 1 then. Small images are drawn enlarged; see --scale. Classes are shown by the names in the
+config (MODEL.CLASS_NAMES), the checkpoint or the first data set of DATASETS.TEST, or else by their numbers.
 
 --json found.json writes the detections as COCO's results, and their images and categories into
 found.images.json: COCO("found.images.json").loadRes("found.json") loads them. An older file is replaced.
@@ -80,7 +80,7 @@ def main() -> None:
         else:
             capture = open_camera()
             predictor = load(cfg, args)
-            show(draw_frames(predictor.in_batches(read_frames(capture)), predictor.metadata))
+            show(draw_frames(predictor.in_batches(read_frames(capture)), predictor.metadata, args.scale))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", type=Path, metavar="FILE", help="a video that OpenCV reads")
     source.add_argument("--webcam", action="store_true", help="the first camera, shown in a window")
     parser.add_argument("--output", type=Path, help="a folder, a file for one image, or .mp4 for a video")
+    text = "draw S times as large (default: 1, or 640 pixels or so if the longer side is below 400)"
+    parser.add_argument("--scale", type=float, metavar="S", help=text)
     text = "write detections there, instead of pictures or (with --output) beside them"
     parser.add_argument("--json", type=Path, metavar="FILE", help=text)
     text = "a COCO file, such as the truth, whose ids --json takes: of images of the same name, of categories"
@@ -116,6 +118,8 @@ def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("--json-ids is for --json. Give that, too.")
     if args.batch < 1:
         raise UserError(f"--batch must be at least 1; got {args.batch}.")
+    if args.scale is not None and not 0.05 <= args.scale <= 20:
+        raise UserError(f"--scale must be from 0.05 to 20; got {args.scale:g}.")
     if args.json:
         check_json(args.json)
 
@@ -143,7 +147,8 @@ def detect_in_images(cfg: CfgNode, args: argparse.Namespace, least: float) -> No
         if predictions:
             predictions.add(names[image], ids[names[image]], pixels, output)
         if pictures:
-            write_picture(pictures[image], image, pixels, above(least, output), predictor.metadata)
+            shown, metadata = above(least, output), predictor.metadata
+            write_picture(pictures[image], image, pixels, shown, metadata, args.scale)
             written.append(image)
 
     with open_predictions(predictor, args, folder, least, ids) as predictions:
@@ -173,7 +178,7 @@ def detect_in_video(cfg: CfgNode, args: argparse.Namespace, least: float) -> Non
         doing = "drawing" if path else "detecting"
         found = tqdm(detect(), desc=doing, unit="frame", total=expected or None, initial=start, disable=None)
         if path:
-            count = write_video(draw_frames(found, predictor.metadata), capture, path)
+            count = write_video(draw_frames(found, predictor.metadata, args.scale), capture, path)
         else:
             count = start + sum(1 for _ in found)
         check_frames(count, expected)
