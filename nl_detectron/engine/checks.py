@@ -24,6 +24,7 @@ from nl_detectron.config import check_non_local_keys
 from nl_detectron.data import Record, check_broken, clean_registered, why_unreadable
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
+from nl_detectron.names import check_names
 
 from .accumulate import check_batches
 from .best import check_best_metric
@@ -81,6 +82,7 @@ class Checks:
     def _check_config(self) -> Found:
         cfg, args = self.cfg, self.args
         check_non_local_keys(cfg, self.given)
+        check_names(cfg)
         check_precision(cfg, trains=not args.eval_only)
         check_processes(cfg, args)
         if not args.eval_only:

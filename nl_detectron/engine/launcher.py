@@ -20,6 +20,7 @@ from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 from nl_detectron.files import atomic_write
+from nl_detectron.names import store_names
 
 from .checks import Checks
 from .console import describe_run, describe_schedule, set_up_loggers, where_it_is
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             checks.run()
         args.images = checks.images
         del checks  # it holds a model
+        if not args.eval_only:
+            store_names(cfg)
         cfg.freeze()
         run_in_processes(run, cfg, args)
 
