@@ -57,7 +57,16 @@ def test_the_order_of_the_sources(birds_cfg: CfgNode, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "metadata",
-    [None, 5, "a peer's", {"epoch": 3}, {"thing_classes": None}, {"thing_classes": ["a", "b"]}, [1]],
+    [
+        None,
+        5,
+        "a peer's",
+        {"epoch": 3},
+        {"thing_classes": None},
+        {"thing_classes": ["a", "b"]},
+        {"keypoint_names": 5},
+        [1],
+    ],
 )
 def test_other_checkpoints(metadata: object, birds_cfg: CfgNode, tmp_path: Path) -> None:
     """Those of peers, which may have the key for something else, and of another number of classes."""
