@@ -97,6 +97,8 @@ class Checks:
             raise UserError("--overwrite starts a new training. Leave out --resume and --eval-only.")
         if args.skip_broken < 0:
             raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
+        if args.draw_training < 0 or (args.draw_training and args.eval_only):
+            raise UserError("--draw-training is a number of training images. Leave out --eval-only.")
         key = "TEST" if args.eval_only else "TRAIN"
         if not cfg.DATASETS[key]:
             raise UserError(f"DATASETS.{key} is empty. Name a data set.")

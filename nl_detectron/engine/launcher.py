@@ -30,6 +30,7 @@ from .flags import read_config, train_net_parser
 from .resume import fix_seed
 from .run_record import describe_code, remove_training
 from .trainer import Trainer
+from .training_images import draw_training_images
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             cfg.SOLVER.REFERENCE_WORLD_SIZE = 8  # what Detectron2's configs and ours are for
         checks = Checks(cfg, args, given)
         if args.dry_run:
-            sys.exit(0 if checks.print_all() else 1)
+            if not checks.print_all():
+                sys.exit(1)
+            _draw_training_images(cfg, args)
+            sys.exit(0)
         if not is_under_torchrun() or os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine
             checks.run()
         args.images = checks.images
@@ -53,7 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not args.eval_only:
             store_names(cfg)
         cfg.freeze()
+        _draw_training_images(cfg, args)
         run_in_processes(run, cfg, args)
+
+
+def _draw_training_images(cfg: CfgNode, args: Namespace) -> None:
+    """Before the processes of the run know each other; the first one draws."""
+    rank = int(os.environ["RANK"]) if is_under_torchrun() else args.machine_rank
+    if args.draw_training and not rank:
+        folder = draw_training_images(cfg, args.draw_training, args.skip_broken)
+        print(f"Drew {args.draw_training} training images into {folder}.", flush=True)
 
 
 def run(cfg: CfgNode, args: Namespace) -> None:
