@@ -1,7 +1,7 @@
 """Non-local blocks (Wang, Girshick, Gupta, He: "Non-local Neural Networks", CVPR 2018) for Detectron2.
 
 Importing it registers the backbones and the keypoint head with Detectron2, and adds `MODEL.NON_LOCAL` to its
-default config, and five keys of nl_detectron's trainer: a script of Detectron2's own needs this one line.
+default config, and seven keys of nl_detectron's trainer: a script of Detectron2's own needs this one line.
 """
 
 from importlib import import_module

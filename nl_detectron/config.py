@@ -61,7 +61,11 @@ def add_non_local_config(cfg: CfgNode) -> None:
 
 
 def _add_training_keys(cfg: CfgNode) -> None:
-    """Keys that nl_detectron's trainer reads; Predictor and the tools read the first one, too."""
+    """Keys that nl_detectron's trainer reads; Predictor and the tools read the first three, too."""
+    # The names of the classes and of the keypoints, one for each. A training takes them from its data where
+    # they are []; tools take them from the checkpoint, or else from the first test set.
+    cfg.MODEL.setdefault("CLASS_NAMES", [])
+    cfg.MODEL.setdefault("KEYPOINT_NAMES", [])
     # What the model computes in, in training and evaluation: "bfloat16", "float16" (which needs
     # SOLVER.AMP.ENABLED and a GPU), or "" for float32, or for Detectron2's float16 in training where
     # SOLVER.AMP.ENABLED.

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 
 from .checkpoint import load_weights
 from .engine.precision import use_precision
 from .errors import UserError
 from .inspect import in_format
+from .names import complete_metadata
 
 __all__ = ["Predictor", "complete_metadata"]
 
@@ -22,7 +22,7 @@ class Predictor(DefaultPredictor):
     The model computes in SOLVER.AMP.PRECISION, as in an evaluation.
 
     Attributes:
-        metadata: that of the first test set. Numbers replace its names where their count is not the model's.
+        metadata: that of the first test set, with names as `complete_metadata` finds them.
         report: the load report of MODEL.WEIGHTS.
     """
 
@@ -35,8 +35,8 @@ class Predictor(DefaultPredictor):
             unloaded.INPUT.FORMAT = "BGR"  # it refuses "L"
         super().__init__(unloaded)
         self.cfg.MODEL.WEIGHTS, self.cfg.INPUT.FORMAT = cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT
-        self.metadata = complete_metadata(cfg)
         self.report = load_weights(self.model, cfg.MODEL.WEIGHTS, allow_mismatch)
+        self.metadata = complete_metadata(cfg)
         use_precision(cfg, self.model)
 
     def __call__(self, original_image: np.ndarray) -> dict[str, object]:
@@ -90,18 +90,3 @@ class Predictor(DefaultPredictor):
         resized = self.aug.get_transform(image).apply_image(image)
         tensor = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
         return {"image": tensor, "height": height, "width": width}
-
-
-def complete_metadata(cfg: CfgNode) -> Metadata:
-    """Metadata with a name for every class, which Detectron2's visualizers need."""
-    node = cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
-    counts = {
-        "thing_classes": node.NUM_CLASSES,
-        "stuff_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-        "keypoint_names": cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS,
-    }
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]).as_dict() if cfg.DATASETS.TEST else {}
-    for field, count in counts.items():
-        if len(metadata.get(field) or ()) != count:
-            metadata = metadata | {field: [str(k) for k in range(count)]}
-    return Metadata(**metadata)

@@ -8,6 +8,7 @@ from pathlib import Path
 EPILOG = """
 Examples (CONFIG is a YAML file, or the name of a shipped one):
     $ train_net.py --config-file CONFIG --dry-run
+    $ train_net.py --config-file CONFIG --dry-run --draw-training 8
     $ train_net.py --config-file CONFIG --num-gpus 8
     $ train_net.py --config-file CONFIG --auto-scale SOLVER.MAX_ITER 1000
     $ train_net.py --config-file CONFIG --resume
@@ -70,6 +71,8 @@ def train_net_parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, action="store_true", help=text)
     text = "skip up to N images that cannot be read, in each process; they are listed at the end"
     parser.add_argument("--skip-broken", type=int, default=0, metavar="N", help=text)
+    text = "draw N training images as the model gets them, with objects, into OUTPUT_DIR/training_images"
+    parser.add_argument("--draw-training", type=int, default=0, metavar="N", help=text)
     text = "how long a process waits for the others before it ends with an error (default: 30)"
     parser.add_argument("--timeout", type=float, default=30, metavar="MINUTES", help=text)
     add_register_coco(parser)

@@ -11,8 +11,8 @@ and semantic segmentations. Or write it as COCO's results.
 
 Results go into the folder --output under the names of the images; the result of one image may be a file, as
 result.jpg. No image is overwritten; older results are. Images that cannot be read are named and skipped, and
-the exit code is 1 then. Classes are shown by the names that the first data set of DATASETS.TEST has for them,
-or else by their numbers.
+the exit code is 1 then. Small images are drawn enlarged; see --scale. Classes are shown by the names in the
+config (MODEL.CLASS_NAMES), the checkpoint or the first data set of DATASETS.TEST, or else by their numbers.
 
 --json found.json writes the detections as COCO's results, and their images and categories into
 found.images.json: COCO("found.images.json").loadRes("found.json") loads them. An older file is replaced.
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", type=Path, metavar="FILE", help="a video that OpenCV reads")
     source.add_argument("--webcam", action="store_true", help="the first camera, shown in a window")
     parser.add_argument("--output", type=Path, help="a folder, a file for one image, or .mp4 for a video")
+    text = "draw S times as large (default: 1, or 640 pixels or so if the longer side is below 400)"
+    parser.add_argument("--scale", type=float, metavar="S", help=text)
     text = "write detections there, instead of pictures or (with --output) beside them"
     parser.add_argument("--json", type=Path, metavar="FILE", help=text)
     text = "a COCO file, such as the truth, whose ids --json takes: of images of the same name, of categories"

@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.utils.visualizer import Visualizer
 from tqdm import tqdm
 
 from nl_detectron.data import Record, check_broken, register_coco, why_unreadable
 from nl_detectron.engine import output_path
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
+from nl_detectron.inspect import LabelVisualizer
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def draw(metadata: Metadata, records: Sequence[Record], folder: Path, count: int
             print(f"not drawn: {reason}")
             continue
         image = read_image(record["file_name"], format="RGB")
-        visualizer = Visualizer(image, metadata, scale=max(1, 640 / max(image.shape[:2])))
+        visualizer = LabelVisualizer(image, metadata)
         path = folder / f"{Path(record['file_name']).stem}_{record['image_id']}.png"
         cv2.imwrite(str(path), visualizer.draw_dataset_dict(record).get_image()[:, :, ::-1])
 

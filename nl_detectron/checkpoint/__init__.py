@@ -1,5 +1,13 @@
 """Checkpoints and their load report."""
 
-from .checkpointer import VARIANTS, Checkpointer, check_weights_file, last_intact_checkpoint, load_weights
+from .checkpointer import (
+    METADATA,
+    VARIANTS,
+    Checkpointer,
+    check_weights_file,
+    last_intact_checkpoint,
+    load_weights,
+    saved_metadata,
+)
 from .load_report import LoadReport
 from .reading import load_safely, read_checkpoint

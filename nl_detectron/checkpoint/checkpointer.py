@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 from torch import nn
 
@@ -22,15 +23,18 @@ from .reading import load_safely, numpy_admitted, read_checkpoint, unreadable_as
 logger = logging.getLogger(__name__)
 
 VARIANTS = "non_local"  # the key in a checkpoint: the variant of each block by its name
+METADATA = "metadata"  # the key in a checkpoint: names of classes and keypoints, as Detectron2's metadata
 
 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with one report in place of its warnings.
 
-    Checkpoints record the variant of each non-local block. The last checkpoint is the newest intact one.
+    Checkpoints record the variant of each non-local block, and `metadata`. The last checkpoint is the newest
+    intact one.
     """
 
     report: LoadReport | None = None  # of the last checkpoint that was loaded
+    metadata: Mapping[str, object] = {}  # what to save for `saved_metadata`
     is_quiet: bool = False  # whether the caller shows the report
     is_to_resume: bool = True  # whether what it saves is the last checkpoint of a training
 
@@ -47,10 +51,11 @@ class Checkpointer(DetectionCheckpointer):
         for leftover in folder.glob(f"{UNFINISHED}model_*"):  # of a process that was killed
             leftover.unlink()
         variants = {block_name: block.variant() for block_name, block in non_local_blocks(self.model)}
+        extra = {VARIANTS: variants, **({METADATA: self.metadata} if self.metadata else {}), **kwargs}
         path = folder / f"{name}.pth"
         try:
             with atomic_write(path) as unfinished:
-                super().save(unfinished.stem, **{VARIANTS: variants}, **kwargs)
+                super().save(unfinished.stem, **extra)
             if self.is_to_resume:
                 with atomic_write(folder / "last_checkpoint") as unfinished:
                     unfinished.write_text(path.name)
@@ -136,6 +141,21 @@ def load_weights(model: nn.Module, weights: str, allow_mismatch: bool = False) -
     if not allow_mismatch:
         checkpointer.report.check_complete()
     return checkpointer.report
+
+
+def saved_metadata(weights: str) -> Mapping[str, object]:
+    """The names that a training stored in its checkpoint, as Detectron2's metadata; {} for other files.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    path = Path(PathManager.get_local_path(weights.split("?")[0])) if weights else Path()
+    if not zipfile.is_zipfile(path):
+        return {}
+    with unreadable_as_user_error(path):
+        content = load_safely(path, mmap=True)
+    metadata = content.get(METADATA) if isinstance(content, Mapping) else None
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def check_weights_file(weights: str) -> None:

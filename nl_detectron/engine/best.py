@@ -31,6 +31,7 @@ class BestCheckpoint:
         self._checkpointer = Checkpointer(
             checkpointer.model, checkpointer.save_dir, save_to_disk=checkpointer.save_to_disk
         )
+        self._checkpointer.metadata = checkpointer.metadata
         self._checkpointer.is_to_resume = False
         self._path = Path(checkpointer.save_dir) / "model_best.pth"
 

@@ -24,6 +24,7 @@ from nl_detectron.config import check_non_local_keys
 from nl_detectron.data import Record, check_broken, clean_registered, why_unreadable
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
+from nl_detectron.names import check_names
 
 from .accumulate import check_batches
 from .best import check_best_metric
@@ -81,6 +82,7 @@ class Checks:
     def _check_config(self) -> Found:
         cfg, args = self.cfg, self.args
         check_non_local_keys(cfg, self.given)
+        check_names(cfg)
         check_precision(cfg, trains=not args.eval_only)
         check_processes(cfg, args)
         if not args.eval_only:
@@ -95,6 +97,8 @@ class Checks:
             raise UserError("--overwrite starts a new training. Leave out --resume and --eval-only.")
         if args.skip_broken < 0:
             raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
+        if args.draw_training < 0 or (args.draw_training and args.eval_only):
+            raise UserError("--draw-training is a number of training images. Leave out --eval-only.")
         key = "TEST" if args.eval_only else "TRAIN"
         if not cfg.DATASETS[key]:
             raise UserError(f"DATASETS.{key} is empty. Name a data set.")

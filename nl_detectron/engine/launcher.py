@@ -21,6 +21,7 @@ from nl_detectron.checkpoint import Checkpointer
 from nl_detectron.data import clean_registered, register_from, tell_mended
 from nl_detectron.errors import is_user_error, one_line_errors, wants_tracebacks
 from nl_detectron.files import atomic_write
+from nl_detectron.names import store_names
 from nl_detectron_cli.arguments import train_net_parser
 from nl_detectron_cli.known_warnings import silence_known_warnings
 
@@ -32,6 +33,7 @@ from .flags import read_config
 from .resume import fix_seed
 from .run_record import describe_code, remove_training
 from .trainer import Trainer
+from .training_images import draw_training_images
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +59,27 @@ def train_or_evaluate(args: Namespace, register: Callable[[], None] | None = Non
             cfg.SOLVER.REFERENCE_WORLD_SIZE = 8  # what Detectron2's configs and ours are for
         checks = Checks(cfg, args, given)
         if args.dry_run:
-            sys.exit(0 if checks.print_all() else 1)
+            if not checks.print_all():
+                sys.exit(1)
+            _draw_training_images(cfg, args)
+            sys.exit(0)
         if not is_under_torchrun() or os.environ.get("LOCAL_RANK", "0") == "0":  # once on each machine
             checks.run()
         args.images = checks.images
         del checks  # it holds a model
+        if not args.eval_only:
+            store_names(cfg)
         cfg.freeze()
+        _draw_training_images(cfg, args)
         run_in_processes(partial(run, register=register), cfg, args)
+
+
+def _draw_training_images(cfg: CfgNode, args: Namespace) -> None:
+    """Before the processes of the run know each other; the first one draws."""
+    rank = int(os.environ["RANK"]) if is_under_torchrun() else args.machine_rank
+    if args.draw_training and not rank:
+        folder = draw_training_images(cfg, args.draw_training, args.skip_broken)
+        print(f"Drew {args.draw_training} training images into {folder}.", flush=True)
 
 
 def run(cfg: CfgNode, args: Namespace, register: Callable[[], None] | None = None) -> None:

@@ -23,6 +23,8 @@ _WITHOUT_EFFECT |= {
     "SOLVER.CHECKPOINTS_KEPT",
     "TEST.BEST_METRIC",
     "TEST.LOSS_IMAGES",
+    "MODEL.CLASS_NAMES",
+    "MODEL.KEYPOINT_NAMES",
 }
 # What --new-schedule may change. A longer training needs no flag.
 _SCHEDULE = {f"SOLVER.{key}" for key in ("BASE_LR", "BASE_LR_END", "STEPS", "GAMMA", "LR_SCHEDULER_NAME")}

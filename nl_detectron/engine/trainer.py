@@ -21,6 +21,7 @@ from nl_detectron.compat import complete_checkpoints, data_parallel_on_any_devic
 from nl_detectron.data.loaders import EvaluationLoader, TrainLoader, build_train_loader
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import summarize_non_local
+from nl_detectron.names import training_metadata
 from nl_detectron_cli.arguments import as_typed
 
 from .accumulate import accumulated_step
@@ -163,6 +164,7 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Detectron2's, one for signals, and test-time augmentation at the end if TEST.AUG is enabled."""
         self.checkpointer = Checkpointer.in_place_of(self.checkpointer)  # before a hook takes it
+        self.checkpointer.metadata = training_metadata(self.cfg)
         self._best = BestCheckpoint(self.cfg, self.checkpointer)
         trainer_hooks = super().build_hooks()
         for hook in trainer_hooks:

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from detectron2.data import Metadata
-from detectron2.utils.visualizer import Visualizer
 
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
+from nl_detectron.inspect import LabelVisualizer
 
 # Into which OpenCV writes colours; .pgm is grey.
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -42,16 +42,22 @@ def output_paths(images: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def write_picture(
-    path: Path, image: Path, pixels: np.ndarray, output: Mapping[str, object], metadata: Metadata
+    path: Path,
+    image: Path,
+    pixels: np.ndarray,
+    output: Mapping[str, object],
+    metadata: Metadata,
+    scale: float | None = None,
 ) -> None:
-    """Draw what is detected in an image into a file.
+    """Draw what is detected in an image into a file, `scale` times as large; None: as `picture_scale` says.
 
     Raises:
         UserError: if the image is too small to be drawn on, or too large for the format.
     """
-    if min(pixels.shape[:2]) < 3:
+    if min(pixels.shape[:2]) * min(scale or 1, 1) < 3:
         raise UserError(f"{str(image)!r} has a side below 3 pixels, for which Detectron2 draws no masks.")
-    is_encoded, data = cv2.imencode(path.suffix, draw(pixels, output, metadata))  # imwrite wants UTF-8 names
+    picture = draw(pixels, output, metadata, scale)
+    is_encoded, data = cv2.imencode(path.suffix, picture)  # imwrite wants UTF-8 names
     if not is_encoded:
         raise UserError(f"{str(path)!r} cannot hold an image of this size. Give another format.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +65,11 @@ def write_picture(
         unfinished.write_bytes(data)
 
 
-def draw(image: np.ndarray, output: Mapping[str, object], metadata: Metadata) -> np.ndarray:
-    """Draw the output of a Detectron2 model into a copy of its image (H, W, 3) uint8, BGR."""
-    visualizer = Visualizer(image[:, :, ::-1], metadata)
+def draw(
+    image: np.ndarray, output: Mapping[str, object], metadata: Metadata, scale: float | None = None
+) -> np.ndarray:
+    """Draw the output of a Detectron2 model into a scaled copy of its image (H, W, 3) uint8, BGR."""
+    visualizer = LabelVisualizer(image[:, :, ::-1], metadata, scale)
     if "panoptic_seg" in output:  # it holds the other two
         segmentation, segments = output["panoptic_seg"]
         visualizer.draw_panoptic_seg_predictions(segmentation.cpu(), segments)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             capture = open_camera()
             predictor = load(cfg, args)
-            show(draw_frames(predictor.in_batches(read_frames(capture)), predictor.metadata))
+            show(draw_frames(predictor.in_batches(read_frames(capture)), predictor.metadata, args.scale))
 
 
 def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -74,6 +74,8 @@ def check_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("--json-ids is for --json. Give that, too.")
     if args.batch < 1:
         raise UserError(f"--batch must be at least 1; got {args.batch}.")
+    if args.scale is not None and not 0.05 <= args.scale <= 20:
+        raise UserError(f"--scale must be from 0.05 to 20; got {args.scale:g}.")
     if args.json:
         check_json(args.json)
 
@@ -101,7 +103,8 @@ def detect_in_images(cfg: CfgNode, args: argparse.Namespace, least: float) -> No
         if predictions:
             predictions.add(names[image], ids[names[image]], pixels, output)
         if pictures:
-            write_picture(pictures[image], image, pixels, above(least, output), predictor.metadata)
+            shown, metadata = above(least, output), predictor.metadata
+            write_picture(pictures[image], image, pixels, shown, metadata, args.scale)
             written.append(image)
 
     with open_predictions(predictor, args, folder, least, ids) as predictions:
@@ -131,7 +134,7 @@ def detect_in_video(cfg: CfgNode, args: argparse.Namespace, least: float) -> Non
         doing = "drawing" if path else "detecting"
         found = tqdm(detect(), desc=doing, unit="frame", total=expected or None, initial=start, disable=None)
         if path:
-            count = write_video(draw_frames(found, predictor.metadata), capture, path)
+            count = write_video(draw_frames(found, predictor.metadata, args.scale), capture, path)
         else:
             count = start + sum(1 for _ in found)
         check_frames(count, expected)

@@ -3,16 +3,19 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
 from detectron2.data import Metadata
-from detectron2.utils.video_visualizer import VideoVisualizer
+from detectron2.utils import video_visualizer
 from tqdm import tqdm
 
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
+from nl_detectron.inspect import LabelVisualizer
 
 VIDEO, CODEC = ".mp4", "mp4v"  # every OpenCV with FFmpeg writes this
 WINDOW = "detections: q or Esc ends it"
@@ -51,21 +54,23 @@ def check_frames(count: int, expected: int) -> None:
 
 
 def write_video(frames: Iterable[np.ndarray], capture: cv2.VideoCapture, path: Path) -> int:
-    """Write drawn frames into a video as fast and large as another one; return their number.
+    """Write drawn frames into a video as fast as another one; return their number.
 
     The video gets its name at the end. An odd side loses a pixel, as in MPEG-4.
     """
     fps = frame_rate(capture.get(cv2.CAP_PROP_FPS))
-    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
+    writer, count = None, 0
     with atomic_write(path) as unfinished:
-        writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*CODEC), fps, (width, height))
         for frame in frames:
+            if writer is None:
+                height, width = frame.shape[:2]
+                code = cv2.VideoWriter_fourcc(*CODEC)
+                writer = cv2.VideoWriter(str(unfinished), code, fps, (width, height))
             writer.write(frame)
             count += 1
-        writer.release()
         check_frames(count, 0)
+        writer.release()
         if count_frames(cv2.VideoCapture(str(unfinished))) != count:  # OpenCV reports no failure
             size = f"{width} x {height} pixels at {fps:g} frames a second"
             raise UserError(f"{str(path)!r} cannot be written: {size}, {CODEC}. Is there room for it?")
@@ -106,16 +111,23 @@ def show(frames: Iterable[np.ndarray]) -> None:
     cv2.destroyAllWindows()
 
 
-def draw_frames(detections: Detections, metadata: Metadata) -> Iterator[np.ndarray]:
-    """Draw what is detected into frames, (H, W, 3) uint8, BGR; an object keeps its colour."""
-    visualizer = VideoVisualizer(metadata)
+def draw_frames(
+    detections: Detections, metadata: Metadata, scale: float | None = None
+) -> Iterator[np.ndarray]:
+    """Draw what is detected into frames, (H, W, 3) uint8, BGR; an object keeps its colour.
+
+    Pictures are `scale` times as large as the frames; None: as `picture_scale` says.
+    """
+    visualizer = video_visualizer.VideoVisualizer(metadata)
+    of_frames = partial(LabelVisualizer, scale=scale)
     for frame, output in detections:
         picture = frame[:, :, ::-1]
-        if "panoptic_seg" in output:
-            segmentation, segments = output["panoptic_seg"]
-            drawn = visualizer.draw_panoptic_seg_predictions(picture, segmentation.cpu(), segments)
-        elif "instances" in output:
-            drawn = visualizer.draw_instance_predictions(picture, output["instances"].to("cpu"))
-        else:
-            drawn = visualizer.draw_sem_seg(picture, output["sem_seg"].argmax(dim=0).cpu())
+        with mock.patch.object(video_visualizer, "Visualizer", of_frames):  # which has no argument for it
+            if "panoptic_seg" in output:
+                segmentation, segments = output["panoptic_seg"]
+                drawn = visualizer.draw_panoptic_seg_predictions(picture, segmentation.cpu(), segments)
+            elif "instances" in output:
+                drawn = visualizer.draw_instance_predictions(picture, output["instances"].to("cpu"))
+            else:
+                drawn = visualizer.draw_sem_seg(picture, output["sem_seg"].argmax(dim=0).cpu())
         yield np.ascontiguousarray(drawn.get_image()[:, :, ::-1])

@@ -83,10 +83,10 @@ def _no_partner(run: Run, runs: list[Run]) -> str:
 
 
 def setting_of(run: Run) -> dict[str, str]:
-    """What a run must have in common with its baseline: all but non-local keys, OUTPUT_DIR and SEED."""
+    """What a run must have in common with its baseline: all but blocks, names, OUTPUT_DIR and SEED."""
     values = dict(flat_pairs(baseline_of(run.cfg)))
     values |= {"processes": run.processes, "images": run.images, "evaluation": [*scores_of(run)]}
-    own = ("MODEL.NON_LOCAL.", "OUTPUT_DIR", "SEED")
+    own = ("MODEL.NON_LOCAL.", "OUTPUT_DIR", "SEED", "MODEL.CLASS_NAMES", "MODEL.KEYPOINT_NAMES")
     return {key: json.dumps(value) for key, value in values.items() if not key.startswith(own)}
 
 

@@ -46,7 +46,7 @@ def assert_is_second(folder: Path) -> None:
         "iteration": 1,
     }
     expected = load(folder / "model_0000001.pth")
-    assert best.keys() == {"model", "non_local", "best"}
+    assert best.keys() == {"model", "non_local", "metadata", "best"}
     assert all(value.equal(best["model"][name]) for name, value in expected["model"].items())
 
 

@@ -82,7 +82,8 @@ class Experiment:
             return None
         as_trained = replace(self, output=Path(run.cfg.OUTPUT_DIR, "../../..").resolve())  # it may be moved
         found, declared = dict(flat_pairs(run.cfg)), dict(flat_pairs(as_trained.cfg(training)))
-        declared["MODEL.DEVICE"] = found["MODEL.DEVICE"]  # may differ within an experiment
+        for key in ("MODEL.DEVICE", "MODEL.CLASS_NAMES", "MODEL.KEYPOINT_NAMES"):
+            declared[key] = found[key]  # the device may differ within an experiment; trainings fill in names
         others = [key for key in declared if json.dumps(found.get(key)) != json.dumps(declared[key])]
         sizes = {name: self.train for name in run.cfg.DATASETS.TRAIN}
         if run.images != sizes | {name: self.val for name in run.cfg.DATASETS.TEST}:
