@@ -23,6 +23,7 @@ AS_COMMANDS = {  # what replaces the scripts in texts of nl-detectron, the longe
     "train_net.py --eval-only": "nl-detectron eval",
     "train_net.py": "nl-detectron train",
     "python tools/visualize_attention.py": "nl-detectron attention",
+    "python datasets/generate_shapes.py": "python -m nl_detectron_shapes",
     **{f"python tools/{name}.py": f"nl-detectron {name}" for name in TOOLS},
 }
 

@@ -25,6 +25,7 @@ from nl_detectron.data import Record, check_broken, clean_registered, why_unread
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
 from nl_detectron.names import check_names
+from nl_detectron_cli.arguments import as_typed
 
 from .accumulate import check_batches
 from .best import check_best_metric
@@ -211,7 +212,8 @@ def read_dataset(key: str, name: str, may_miss: int = 0) -> list[Record]:
     for path in (metadata.get("json_file"), metadata.get("image_root")):
         if path and "://" not in path and not Path(path).exists():
             root = os.environ.get("DETECTRON2_DATASETS", "not set, so ./datasets")
-            draw = "Draw it: python datasets/generate_shapes.py. Or set" if "shapes" in name else "Set"
+            command = as_typed("python datasets/generate_shapes.py")
+            draw = f"Draw it: {command}. Or set" if "shapes" in name else "Set"
             raise UserError(
                 f"{key} {name!r} needs {path}, which does not exist. {draw} DETECTRON2_DATASETS ({root}) to "
                 "the folder that holds it: see datasets/README.md."

@@ -87,6 +87,9 @@ def import_blocks(args: argparse.Namespace) -> None:
         result.setdefault(VARIANTS, {})[ours] = block.variant()
         print(f"{theirs} -> {ours}: {describe(block)}")
     write_checkpoint(args.output, result)
+    if assumed := [name for name in OPTIONS if name not in options]:
+        print(f"without --option, as the tensors or the defaults of {args.layout} say: {', '.join(assumed)}")
+    report(args, len(result["model"]))
 
 
 def export_blocks(args: argparse.Namespace) -> None:
@@ -110,6 +113,12 @@ def export_blocks(args: argparse.Namespace) -> None:
         tensors |= {f"{theirs}{layout.separator}{name}": tensor for name, tensor in exported.items()}
         print(f"{ours} -> {theirs}: {describe(block)}")
     write_checkpoint(args.output, {layout.wrapper: tensors} if layout.wrapper else tensors)
+    report(args, len(tensors))
+
+
+def report(args: argparse.Namespace, tensors: int) -> None:
+    """Print what was written."""
+    print(f"written: {args.output} (layout {args.layout}, blocks: {len(args.blocks)}, tensors: {tensors})")
 
 
 def check_output(path: Path, suffix: str) -> None:

@@ -13,6 +13,7 @@ from checkpoints_of_others import (
     OPTIONS,
     OURS,
     THEIRS,
+    TOLD,
     C,
     command,
     python2_pickle,
@@ -50,9 +51,14 @@ def test_import_into_a_detector_and_export(
     block = random_block(layout)
     source, output = write_theirs(tmp_path, layout, block), tmp_path / "new.pth"
     convert.main(command(layout, source, output))
-    line = capsys.readouterr().out
+    line, *notes, written = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{THEIRS[layout]} -> {OURS}: C=256, d=128, dim=2, pairwise='")
     assert f"subsample={OPTIONS[layout]['subsample']!r}" in line
+    told = {text.partition("=")[0] for text in TOLD[layout]}
+    assumed = [name for name in ("pairwise", "scale", "subsample") if name not in told]
+    said = f"without --option, as the tensors or the defaults of {layout} say: {', '.join(assumed)}"
+    assert notes == [said]
+    assert written == f"written: {output} (layout {layout}, blocks: 1, tensors: {len(block.state_dict())})"
     model = model_of(mask_cfg, layout)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, tensor in loaded(model, output).items():
@@ -67,6 +73,9 @@ def test_import_into_a_detector_and_export(
         f"export --layout {layout} --source {output} --config-file {config} "
         f"--blocks {OURS}={THEIRS[layout]} --output {back}".split()
     )
+    count = len(tensors_in(read_checkpoint(back)))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == f"written: {back} (layout {layout}, blocks: 1, tensors: {count})"
     assert b"numpy._core" not in back.read_bytes()  # which the numpy of the authors' time lacks
     exported, original = (read_checkpoint(path) for path in (back, source))
     exported, original = tensors_in(exported), tensors_in(original)
