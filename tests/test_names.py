@@ -64,6 +64,7 @@ def test_the_order_of_the_sources(birds_cfg: CfgNode, tmp_path: Path) -> None:
         {"epoch": 3},
         {"thing_classes": None},
         {"thing_classes": ["a", "b"]},
+        {"thing_classes": [1]},
         {"keypoint_names": 5},
         [1],
     ],
