@@ -5,11 +5,12 @@ and a page in which every position can be pointed at.
         --output FOLDER MODEL.WEIGHTS model_final.pth
 
 FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table
-says how far the maps of each block depend on the position at all.
+says how far the maps of each block depend on the position at all, and a sentence what that means.
 """
 
 import argparse
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from nl_detectron.predictor import Predictor
 from . import queries
 from .page import attention_page
 from .pictures import draw_queries
+from .words import averages, in_words
 
 
 def main() -> None:
@@ -69,6 +71,7 @@ def main() -> None:
         finally:
             if rows:
                 print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
+                print(*conclusions(rows), sep="\n")
                 print(f"written: {args.output}")
 
 
@@ -90,7 +93,12 @@ def _point(text: str) -> tuple[int, int]:
     try:
         x, y = map(int, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels; got {text!r}") from None
+        # Where X and Y are two words, argparse gives the first one only.
+        words = zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False)
+        following = [third for first, second, third in words if (first, second) == ("--point", text)]
+        meant = re.match(r"(-?\d+)[ ,]+(-?\d+)$", " ".join([text, *following[:1]]))
+        advice = f"write {meant[1]},{meant[2]}" if meant else f"got {text!r}"
+        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels: {advice}") from None
     return x, y
 
 
@@ -123,11 +131,13 @@ def find_queries(seen: Observation, args: argparse.Namespace, metadata: Metadata
 
 def write_files(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
     """Write the page and the pictures of an image."""
+    found = list(find_queries(seen, args, metadata))
     with atomic_write(args.output / f"{path.stem}.html") as unfinished:
-        page = attention_page(seen, path.name, metadata.get("thing_classes", ()))
+        opening = found[0] if found else None
+        page = attention_page(seen, path.name, metadata.get("thing_classes", ()), opening)
         unfinished.write_text(page, encoding="utf-8")
     groups: dict[str, list[queries.Query]] = {}
-    for query in find_queries(seen, args, metadata):
+    for query in found:
         group = re.sub(r"[^\w,.-]+", "_", query.group)  # names of classes may have any letters
         groups.setdefault(f"{path.stem}.{query.field.name}.{group}.png", []).append(query)
     for file, group in groups.items():
@@ -138,8 +148,14 @@ def write_files(seen: Observation, path: Path, metadata: Metadata, args: argpars
 def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
     """What the table says of each block: the means over its fields, if it has seen any."""
     for name in blocks:
-        row = {"block": name, "query dependence": None, "change of x": None}
-        if fields := [field for field in seen.fields if field.name == name]:
-            row["query dependence"] = np.mean([field.query_dependence for field in fields])
-            row["change of x"] = np.mean([field.change for field in fields])
-        yield row
+        fields = [field for field in seen.fields if field.name == name]
+        dependence, change = averages(fields) if fields else (None, None)
+        yield {"block": name, "query dependence": dependence, "change of x": change}
+
+
+def conclusions(rows: Sequence[dict[str, object]]) -> Iterator[str]:
+    """A line in words for each block, from its means over the images."""
+    seen = [row for row in rows if row["change of x"] is not None]
+    for name in dict.fromkeys(row["block"] for row in seen):
+        figures = [(row["query dependence"], row["change of x"]) for row in seen if row["block"] == name]
+        yield f"{name}: {in_words(*np.mean(figures, axis=0))}"

@@ -1,0 +1,31 @@
+"""What the figures of a block say, in words."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nl_detectron.inspect import Field
+
+# Query dependence is 0 if all positions attend alike and about 1/2 if no two do. At a tenth of that, the cosine
+# of two positions' maps is 0.9 on average: a picture of one of them is a picture of all.
+ALIKE = 0.05
+# The blocks between which a non-local block stands change x by tens of percent; against these, less than one
+# percent is lost, wherever the positions look.
+LITTLE = 0.01
+
+
+def averages(fields: Sequence[Field]) -> tuple[float, float]:
+    """The query dependence of a block and its change of x: the means over its fields, at least one."""
+    dependence = np.mean([field.query_dependence for field in fields])
+    return float(dependence), float(np.mean([field.change for field in fields]))
+
+
+def in_words(query_dependence: float, change: float) -> str:
+    """One sentence or two on whether the maps of a block are worth looking at."""
+    changes, depends = f"This block changes x by {change:.1%}", f"(query dependence {query_dependence:.2f})"
+    sentences = []
+    if change < LITTLE:
+        sentences.append(f"{changes}: its map says little.")
+    if query_dependence < ALIKE:
+        sentences.append(f"This map is nearly the same for every position {depends}.")
+    return " ".join(sentences) or f"{changes}, and positions attend to different places {depends}."
