@@ -133,8 +133,7 @@ def write_files(seen: Observation, path: Path, metadata: Metadata, args: argpars
     """Write the page and the pictures of an image."""
     found = list(find_queries(seen, args, metadata))
     with atomic_write(args.output / f"{path.stem}.html") as unfinished:
-        opening = found[0] if found else None
-        page = attention_page(seen, path.name, metadata.get("thing_classes", ()), opening)
+        page = attention_page(seen, path.name, metadata.get("thing_classes", ()), next(iter(found), None))
         unfinished.write_text(page, encoding="utf-8")
     groups: dict[str, list[queries.Query]] = {}
     for query in found:
@@ -147,9 +146,9 @@ def write_files(seen: Observation, path: Path, metadata: Metadata, args: argpars
 
 def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
     """What the table says of each block: the means over its fields, if it has seen any."""
+    figures = averages(seen.fields)
     for name in blocks:
-        fields = [field for field in seen.fields if field.name == name]
-        dependence, change = averages(fields) if fields else (None, None)
+        dependence, change = figures.get(name, (None, None))
         yield {"block": name, "query dependence": dependence, "change of x": change}
 
 

@@ -32,15 +32,17 @@ def attention_page(
         classes: their names; numbers where there are none.
         opening: what the page shows first; without it, the middle of the image or of the first field.
     """
+    fields = observation.fields
     content = {
         "title": title,
         "image": _jpeg(observation.image),
         "width": observation.image.shape[1],
         "height": observation.image.shape[0],
         "detections": _detections(observation, classes),
-        "blocks": _blocks(observation.fields),
-        "fields": [_field(field) for field in observation.fields],
-        "opening": opening and _opening(observation.fields, opening),
+        "blocks": [[name, _option(name, *figures)] for name, figures in averages(fields).items()],
+        "fields": [_field(field) for field in fields],
+        "opening": opening
+        and [[field is opening.field for field in fields].index(True), opening.x, opening.y],
         "colours": {"plain": _colours("YlOrRd"), "signed": _colours("RdBu_r")},
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -48,20 +50,9 @@ def attention_page(
     return template.replace("/*CONTENT*/null", json.dumps(content).replace("<", "\\u003c"))
 
 
-def _blocks(fields: Sequence[Field]) -> list[dict[str, str]]:
-    """The name of each block, and its text in the choice of blocks."""
-    blocks = []
-    for name in dict.fromkeys(field.name for field in fields):
-        dependence, change = averages([field for field in fields if field.name == name])
-        short = ".".join(name.split(".")[-2:])
-        text = f"{short} - query dependence {dependence:.2f}, changes x by {change:.1%}"
-        blocks.append({"name": name, "text": text})
-    return blocks
-
-
-def _opening(fields: Sequence[Field], query: Query) -> dict[str, float]:
-    index = next(index for index, field in enumerate(fields) if field is query.field)  # == compares tensors
-    return {"field": index, "x": query.x, "y": query.y}
+def _option(name: str, query_dependence: float, change: float) -> str:
+    short = ".".join(name.split(".")[-2:])
+    return f"{short} - query dependence {query_dependence:.2f}, changes x by {change:.1%}"
 
 
 def _field(field: Field) -> dict[str, object]:

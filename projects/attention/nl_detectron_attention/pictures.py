@@ -15,7 +15,6 @@ from .words import in_words
 
 ARROWS = 20  # at most, as in Figure 3
 STANDS_OUT = 2  # times the share of a uniform map, 1/M: below that, an arrow would point at noise
-NONE_STANDS_OUT = "no position stands out"
 LETTERS = 12  # of a title in an inch, at the least
 PANEL, WIDTH = 3.2, 16.0  # inches: of a panel's longer side, of the whole picture
 MARGIN = 0.1  # of a detection's box, around it
@@ -58,7 +57,7 @@ def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
 
 
 def count_outstanding(weights: np.ndarray) -> int:
-    """How many of the strongest positions stand out: their |weight| / sum |weights| is above STANDS_OUT / M."""
+    """How many of the strongest positions have a |weight| / sum |weights| above STANDS_OUT / M."""
     sizes = np.abs(weights)
     return min(ARROWS, int((sizes > STANDS_OUT * sizes.mean()).sum()))
 
@@ -75,7 +74,7 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarr
         ends = {"xy": grid.pooled_centre(int(j)), "xytext": (query.x, query.y)}
         panel.annotate("", **ends, arrowprops=style, annotation_clip=True)
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
-    panel.set_title(query.label if len(outstanding) else f"{query.label}: {NONE_STANDS_OUT}")
+    panel.set_title(query.label if len(outstanding) else f"{query.label}: no position stands out")
 
 
 def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:

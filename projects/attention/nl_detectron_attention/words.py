@@ -6,18 +6,20 @@ import numpy as np
 
 from nl_detectron.inspect import Field
 
-# Query dependence is 0 if all positions attend alike and about 1/2 if no two do. At a tenth of that, the cosine
-# of two positions' maps is 0.9 on average: a picture of one of them is a picture of all.
+# Query dependence is 0 if all positions attend alike and about 1/2 if no two do. At a tenth of that, the maps
+# of two positions have a mean cosine of 0.9: the picture of one is the picture of all.
 ALIKE = 0.05
 # The blocks between which a non-local block stands change x by tens of percent; against these, less than one
 # percent is lost, wherever the positions look.
 LITTLE = 0.01
 
 
-def averages(fields: Sequence[Field]) -> tuple[float, float]:
-    """The query dependence of a block and its change of x: the means over its fields, at least one."""
-    dependence = np.mean([field.query_dependence for field in fields])
-    return float(dependence), float(np.mean([field.change for field in fields]))
+def averages(fields: Sequence[Field]) -> dict[str, tuple[float, float]]:
+    """By block its query dependence and its change of x: the means over its fields."""
+    figures: dict[str, list[tuple[float, float]]] = {}
+    for field in fields:
+        figures.setdefault(field.name, []).append((field.query_dependence, field.change))
+    return {name: tuple(np.mean(values, axis=0).tolist()) for name, values in figures.items()}
 
 
 def in_words(query_dependence: float, change: float) -> str:
