@@ -96,7 +96,7 @@ def _point(text: str) -> tuple[int, int]:
         # Where X and Y are two words, argparse gives the first one only.
         words = zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False)
         following = [third for first, second, third in words if (first, second) == ("--point", text)]
-        meant = re.match(r"(-?\d+)[ ,]+(-?\d+)$", " ".join([text, *following[:1]]))
+        meant = re.match(r"(-?\d+)[ ,]+(-?\d+)(?!\S)", " ".join([text, *following[:1]]))
         advice = f"write {meant[1]},{meant[2]}" if meant else f"got {text!r}"
         raise argparse.ArgumentTypeError(f"a point is X,Y in pixels: {advice}") from None
     return x, y

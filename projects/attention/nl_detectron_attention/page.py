@@ -33,6 +33,7 @@ def attention_page(
         opening: what the page shows first; without it, the middle of the image or of the first field.
     """
     fields = observation.fields
+    index = [field is opening.field for field in fields].index(True) if opening else None
     content = {
         "title": title,
         "image": _jpeg(observation.image),
@@ -41,8 +42,7 @@ def attention_page(
         "detections": _detections(observation, classes),
         "blocks": [[name, _option(name, *figures)] for name, figures in averages(fields).items()],
         "fields": [_field(field) for field in fields],
-        "opening": opening
-        and [[field is opening.field for field in fields].index(True), opening.x, opening.y],
+        "opening": opening and [index, opening.x, opening.y],
         "colours": {"plain": _colours("YlOrRd"), "signed": _colours("RdBu_r")},
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from .words import in_words
 ARROWS = 20  # at most, as in Figure 3
 STANDS_OUT = 2  # times the share of a uniform map, 1/M: below that, an arrow would point at noise
 LETTERS = 12  # of a title in an inch, at the least
-PANEL, WIDTH = 3.2, 16.0  # inches: of a panel's longer side, of the whole picture
+PANEL, NARROWEST, WIDTH = 3.2, 2.6, 16.0  # inches: of a panel's longer side, of a panel, of the whole picture
 MARGIN = 0.1  # of a detection's box, around it
 
 
@@ -30,14 +30,16 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     left, top, right, bottom = _view(image, queries[0].field)
     size = PANEL * (1.5 if len(queries) == 1 else 1)  # inches along the longer side
     scale = size / max(right - left, bottom - top)
-    width, height = (right - left) * scale + 0.5, (bottom - top) * scale + 0.5  # with titles and a colour bar
+    width = max((right - left) * scale + 0.5, NARROWEST)  # with a colour bar
+    height = (bottom - top) * scale + 0.7  # with titles
     across = min(len(queries), max(1, int(WIDTH / (2 * width))))
     down = math.ceil(len(queries) / across)
-    figure = Figure(figsize=(max(2 * width * across, 7), height * down + 0.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(max(2 * width * across, 7), height * down + 0.7), dpi=100)
+    figure.set_layout_engine("constrained", h_pad=0.1)
     field = queries[0].field
-    title = f"{field.name} ({field.block.extra_repr()})", in_words(field.query_dependence, field.change)
+    title = f"{field.name} ({field.block.extra_repr()})\n{in_words(field.query_dependence, field.change)}"
     letters = int(figure.get_figwidth() * LETTERS)
-    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title), fontsize=9)
+    figure.suptitle(_wrapped(title, letters), fontsize=9)
     panels = figure.subplots(down, 2 * across, squeeze=False).flatten()
     for query, arrows, heat in zip(queries, panels[::2], panels[1::2], strict=False):
         weights = query.weights()
@@ -46,9 +48,13 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     for panel in panels[2 * len(queries) :]:
         panel.set_visible(False)
     for panel in panels:
-        panel.set_title(textwrap.fill(panel.get_title(), letters // (2 * across + 1)), fontsize=9)
+        panel.set_title(_wrapped(panel.get_title(), letters // (2 * across + 1)), fontsize=9)
         panel.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     return figure
+
+
+def _wrapped(text: str, letters: int) -> str:
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
@@ -74,7 +80,7 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarr
         ends = {"xy": grid.pooled_centre(int(j)), "xytext": (query.x, query.y)}
         panel.annotate("", **ends, arrowprops=style, annotation_clip=True)
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
-    panel.set_title(query.label if len(outstanding) else f"{query.label}: no position stands out")
+    panel.set_title(query.label if len(outstanding) else f"{query.label}\nno position stands out")
 
 
 def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
