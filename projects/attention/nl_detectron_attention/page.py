@@ -52,7 +52,7 @@ def attention_page(
 
 def _option(name: str, query_dependence: float, change: float) -> str:
     short = ".".join(name.split(".")[-2:])
-    return f"{short} - query dependence {query_dependence:.2f}, changes x by {change:.1%}"
+    return f"{short} - query dependence {query_dependence:.2f}, changes x by {100 * change:.1f} %"
 
 
 def _field(field: Field) -> dict[str, object]:

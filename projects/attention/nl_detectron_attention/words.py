@@ -24,7 +24,8 @@ def averages(fields: Sequence[Field]) -> dict[str, tuple[float, float]]:
 
 def in_words(query_dependence: float, change: float) -> str:
     """One sentence or two on whether the maps of a block are worth looking at."""
-    changes, depends = f"This block changes x by {change:.1%}", f"(query dependence {query_dependence:.2f})"
+    changes = f"This block changes x by {100 * change:.1f} %"
+    depends = f"(query dependence {query_dependence:.2f})"
     sentences = []
     if change < LITTLE:
         sentences.append(f"{changes}: its map says little.")

@@ -160,10 +160,10 @@ def test_blocks_of_a_keypoint_head(photo: np.ndarray, opened: Callable) -> None:
     assert len(names) == 4
     field = seen.fields[-1]
     alike = [other.query_dependence for other in seen.fields if other.name == field.name]
-    text = f"keypoint_head.non_local_8 - query dependence {np.mean(alike):.2f}, changes x by 0.0%"
+    text = f"keypoint_head.non_local_8 - query dependence {np.mean(alike):.2f}, changes x by 0.0 %"
     choice.select_by_visible_text(text)
     about = browser.find_element(By.ID, "about").text
-    assert about.startswith("This block changes x by 0.0%: its map says little.")
+    assert about.startswith("This block changes x by 0.0 %: its map says little.")
     x, y = field.grid.left + 2.5 * field.grid.width, field.grid.top + 7.5 * field.grid.height
     told = point(browser, x / photo.shape[1], y / photo.shape[0])
     assert "if alike for all 49" in told  # 14 x 14, pooled to 7 x 7

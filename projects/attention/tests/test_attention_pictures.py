@@ -57,12 +57,12 @@ def test_positions_stand_out_above_twice_the_share_of_a_uniform_map() -> None:
 
 def test_sentences() -> None:
     assert in_words(0.24, 0.31) == (
-        "This block changes x by 31.0%, and positions attend to different places (query dependence 0.24)."
+        "This block changes x by 31.0 %, and positions attend to different places (query dependence 0.24)."
     )
-    assert in_words(0.24, 0.007) == "This block changes x by 0.7%: its map says little."
+    assert in_words(0.24, 0.007) == "This block changes x by 0.7 %: its map says little."
     alike = "This map is nearly the same for every position (query dependence 0.04)."
     assert in_words(0.04, 0.31) == alike
-    assert in_words(0.04, 0.0) == f"This block changes x by 0.0%: its map says little. {alike}"
+    assert in_words(0.04, 0.0) == f"This block changes x by 0.0 %: its map says little. {alike}"
 
 
 def test_averages_are_those_of_the_fields_of_a_block() -> None:

@@ -77,7 +77,7 @@ def test_a_point(run: Run, weights: dict[str, Path], images: list[str], tmp_path
     rows = [line.split("|") for line in printed.splitlines() if NAME in line and "|" in line]
     assert [row[1].strip() for row in rows] == [f"{stem}.jpg" for stem in expected]
     assert all(0 <= float(row[3]) <= 0.5 and float(row[4]) == 0 for row in rows)  # new blocks change nothing
-    assert printed.count(f"{NAME}: This block changes x by 0.0%: its map says little.") == 1
+    assert printed.count(f"{NAME}: This block changes x by 0.0 %: its map says little.") == 1
 
 
 @pytest.mark.slow
