@@ -5,10 +5,12 @@ and a page in which every position can be pointed at.
         --output FOLDER MODEL.WEIGHTS model_final.pth
 
 FOLDER gets photo.html, which opens in any browser, and a PNG for each block and point or detection. A table
-says how far the maps of each block depend on the position at all.
+says how far the maps of each block depend on the position at all, and a sentence what that means.
 """
 
 import argparse
+import re
+import sys
 from pathlib import Path
 
 from .arguments import add_detection_flags, tool_parser
@@ -39,5 +41,10 @@ def _point(text: str) -> tuple[int, int]:
     try:
         x, y = map(int, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels; got {text!r}") from None
+        # Where X and Y are two words, argparse gives the first one only.
+        words = zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False)
+        following = [third for first, second, third in words if (first, second) == ("--point", text)]
+        meant = re.match(r"(-?\d+)[ ,]+(-?\d+)(?!\S)", " ".join([text, *following[:1]]))
+        advice = f"write {meant[1]},{meant[2]}" if meant else f"got {text!r}"
+        raise argparse.ArgumentTypeError(f"a point is X,Y in pixels: {advice}") from None
     return x, y

@@ -23,6 +23,7 @@ from nl_detectron.predictor import Predictor
 from . import queries
 from .page import attention_page
 from .pictures import draw_queries
+from .words import averages, in_words
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         finally:
             if rows:
                 print(tabulate(rows, headers="keys", tablefmt="github", floatfmt=".4f", missingval="-"))
+                print(*conclusions(rows), sep="\n")
                 print(f"written: {args.output}")
 
 
@@ -93,11 +95,12 @@ def find_queries(seen: Observation, args: argparse.Namespace, metadata: Metadata
 
 def write_files(seen: Observation, path: Path, metadata: Metadata, args: argparse.Namespace) -> None:
     """Write the page and the pictures of an image."""
+    found = list(find_queries(seen, args, metadata))
     with atomic_write(args.output / f"{path.stem}.html") as unfinished:
-        page = attention_page(seen, path.name, metadata.get("thing_classes", ()))
+        page = attention_page(seen, path.name, metadata.get("thing_classes", ()), next(iter(found), None))
         unfinished.write_text(page, encoding="utf-8")
     groups: dict[str, list[queries.Query]] = {}
-    for query in find_queries(seen, args, metadata):
+    for query in found:
         group = re.sub(r"[^\w,.-]+", "_", query.group)  # names of classes may have any letters
         groups.setdefault(f"{path.stem}.{query.field.name}.{group}.png", []).append(query)
     for file, group in groups.items():
@@ -107,9 +110,15 @@ def write_files(seen: Observation, path: Path, metadata: Metadata, args: argpars
 
 def summary(seen: Observation, blocks: Sequence[str]) -> Iterator[dict[str, object]]:
     """What the table says of each block: the means over its fields, if it has seen any."""
+    figures = averages(seen.fields)
     for name in blocks:
-        row = {"block": name, "query dependence": None, "change of x": None}
-        if fields := [field for field in seen.fields if field.name == name]:
-            row["query dependence"] = np.mean([field.query_dependence for field in fields])
-            row["change of x"] = np.mean([field.change for field in fields])
-        yield row
+        dependence, change = figures.get(name, (None, None))
+        yield {"block": name, "query dependence": dependence, "change of x": change}
+
+
+def conclusions(rows: Sequence[dict[str, object]]) -> Iterator[str]:
+    """A line in words for each block, from its means over the images."""
+    seen = [row for row in rows if row["change of x"] is not None]
+    for name in dict.fromkeys(row["block"] for row in seen):
+        figures = [(row["query dependence"], row["change of x"]) for row in seen if row["block"] == name]
+        yield f"{name}: {in_words(*np.mean(figures, axis=0))}"

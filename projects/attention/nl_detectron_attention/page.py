@@ -12,14 +12,17 @@ from matplotlib import colormaps
 
 from nl_detectron.inspect import Field, Observation
 
-from .pictures import describe, strongest
-from .queries import label_of
+from .pictures import count_outstanding, strongest
+from .queries import Query, label_of
+from .words import averages, in_words
 
 MAP_BYTES = 16 * 2**20  # what the maps of one field may take: a byte for each position i and j
 LONGEST_SIDE = 1600  # of the image in the page, in pixels
 
 
-def attention_page(observation: Observation, title: str, classes: Sequence[str] = ()) -> str:
+def attention_page(
+    observation: Observation, title: str, classes: Sequence[str] = (), opening: Query | None = None
+) -> str:
     """The page for all fields of an observation.
 
     Weights are rounded to 1/255 of the largest one of their row, 1/127 where there are signs. Where all
@@ -27,19 +30,29 @@ def attention_page(observation: Observation, title: str, classes: Sequence[str] 
 
     Args:
         classes: their names; numbers where there are none.
+        opening: what the page shows first; without it, the middle of the image or of the first field.
     """
+    fields = observation.fields
+    index = [field is opening.field for field in fields].index(True) if opening else None
     content = {
         "title": title,
         "image": _jpeg(observation.image),
         "width": observation.image.shape[1],
         "height": observation.image.shape[0],
         "detections": _detections(observation, classes),
-        "fields": [_field(field) for field in observation.fields],
+        "blocks": [[name, _option(name, *figures)] for name, figures in averages(fields).items()],
+        "fields": [_field(field) for field in fields],
+        "opening": opening and [index, opening.x, opening.y],
         "colours": {"plain": _colours("YlOrRd"), "signed": _colours("RdBu_r")},
     }
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # Within a script, "</" could end it, and "<!--" begin a comment.
     return template.replace("/*CONTENT*/null", json.dumps(content).replace("<", "\\u003c"))
+
+
+def _option(name: str, query_dependence: float, change: float) -> str:
+    short = ".".join(name.split(".")[-2:])
+    return f"{short} - query dependence {query_dependence:.2f}, changes x by {100 * change:.1f} %"
 
 
 def _field(field: Field) -> dict[str, object]:
@@ -55,7 +68,7 @@ def _field(field: Field) -> dict[str, object]:
         "name": field.name,
         "detection": field.detection,
         "signed": field.is_signed,
-        "about": describe(field),
+        "about": in_words(field.query_dependence, field.change),
         "left": grid.left,
         "top": grid.top,
         "cell": [grid.width, grid.height],
@@ -67,6 +80,7 @@ def _field(field: Field) -> dict[str, object]:
         "scales": _base64(scales),
         # In bytes many weights are the same.
         "strongest": _base64(np.array([strongest(row) for row in weights], "<u4")),
+        "outstanding": _base64(np.array([count_outstanding(row) for row in weights], np.uint8)),
     }
 
 

@@ -1,6 +1,7 @@
-"""Heat maps, and the paper's Figure 3: arrows from a position to the 20 that it attends to most."""
+"""Heat maps, and the paper's Figure 3: arrows from a position to those that it attends to most."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,12 @@ from matplotlib.figure import Figure
 from nl_detectron.inspect import Field
 
 from .queries import Query
+from .words import in_words
 
-ARROWS = 20  # as in Figure 3
-PANEL, WIDTH = 3.2, 16.0  # inches: of a panel's longer side, of the whole picture
+ARROWS = 20  # at most, as in Figure 3
+STANDS_OUT = 2  # times the share of a uniform map, 1/M: below that, an arrow would point at noise
+LETTERS = 12  # of a title in an inch, at the least
+PANEL, NARROWEST, WIDTH = 3.2, 2.6, 16.0  # inches: of a panel's longer side, of a panel, of the whole picture
 MARGIN = 0.1  # of a detection's box, around it
 
 
@@ -26,12 +30,16 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     left, top, right, bottom = _view(image, queries[0].field)
     size = PANEL * (1.5 if len(queries) == 1 else 1)  # inches along the longer side
     scale = size / max(right - left, bottom - top)
-    width, height = (right - left) * scale + 0.5, (bottom - top) * scale + 0.5  # with titles and a colour bar
+    width = max((right - left) * scale + 0.5, NARROWEST)  # with a colour bar
+    height = (bottom - top) * scale + 0.7  # with titles
     across = min(len(queries), max(1, int(WIDTH / (2 * width))))
     down = math.ceil(len(queries) / across)
-    figure = Figure(figsize=(max(2 * width * across, 7), height * down + 0.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(max(2 * width * across, 7), height * down + 0.7), dpi=100)
+    figure.set_layout_engine("constrained", h_pad=0.1)
     field = queries[0].field
-    figure.suptitle(f"{field.name} ({field.block.extra_repr()})\n{describe(field)}", fontsize=9)
+    title = f"{field.name} ({field.block.extra_repr()})\n{in_words(field.query_dependence, field.change)}"
+    letters = int(figure.get_figwidth() * LETTERS)
+    figure.suptitle(_wrapped(title, letters), fontsize=9)
     panels = figure.subplots(down, 2 * across, squeeze=False).flatten()
     for query, arrows, heat in zip(queries, panels[::2], panels[1::2], strict=False):
         weights = query.weights()
@@ -40,16 +48,13 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     for panel in panels[2 * len(queries) :]:
         panel.set_visible(False)
     for panel in panels:
+        panel.set_title(_wrapped(panel.get_title(), letters // (2 * across + 1)), fontsize=9)
         panel.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     return figure
 
 
-def describe(field: Field) -> str:
-    """How far the maps of a field depend on the position, and how much of x the block adds to it."""
-    return (
-        f"query dependence {field.query_dependence:.3f} (0: all positions attend alike); "
-        f"the block changes x by {field.change:.1%}"
-    )
+def _wrapped(text: str, letters: int) -> str:
+    return "\n".join(textwrap.fill(line, letters) for line in text.splitlines())
 
 
 def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
@@ -57,18 +62,25 @@ def strongest(weights: np.ndarray, count: int = ARROWS) -> np.ndarray:
     return np.argsort(-np.abs(weights).flatten(), kind="stable")[:count]
 
 
+def count_outstanding(weights: np.ndarray) -> int:
+    """How many of the strongest positions have a |weight| / sum |weights| above STANDS_OUT / M."""
+    sizes = np.abs(weights)
+    return min(ARROWS, int((sizes > STANDS_OUT * sizes.mean()).sum()))
+
+
 def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
     weights, grid = weights.flatten(), query.field.grid
     panel.imshow(image[:, :, ::-1], extent=(0, image.shape[1], image.shape[0], 0))
     highest = np.abs(weights).max() or 1.0
-    for j in strongest(weights)[::-1]:
+    outstanding = strongest(weights, count_outstanding(weights))
+    for j in outstanding[::-1]:
         share = abs(weights[j]) / highest
         style = {"arrowstyle": "-|>", "color": "deepskyblue" if weights[j] < 0 else "darkorange"}
         style |= {"lw": 0.6 + 1.6 * share, "alpha": 0.35 + 0.65 * share, "shrinkA": 0, "shrinkB": 0}
         ends = {"xy": grid.pooled_centre(int(j)), "xytext": (query.x, query.y)}
         panel.annotate("", **ends, arrowprops=style, annotation_clip=True)
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
-    panel.set_title(query.label, fontsize=9)
+    panel.set_title(query.label if len(outstanding) else f"{query.label}\nno position stands out")
 
 
 def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
@@ -82,7 +94,7 @@ def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray
     heat = panel.imshow(painted, extent=extent, **colours, vmax=limit, alpha=alpha, interpolation="nearest")
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
     largest = f"largest {weights.flat[np.abs(weights).argmax()]:.2g}"
-    panel.set_title(largest if is_signed else f"{largest}; alike for all: {1 / weights.size:.2g}", fontsize=9)
+    panel.set_title(largest if is_signed else f"{largest}; alike for all: {1 / weights.size:.2g}")
     panel.figure.colorbar(heat, ax=panel, fraction=0.04, pad=0.02).ax.tick_params(labelsize=7)
 
 

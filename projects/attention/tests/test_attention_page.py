@@ -1,16 +1,20 @@
 """The page in headless Chromium: what it shows for a position is that position's row."""
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
-from nl_detectron_attention import attention_page, page
+from detectron2.structures import Boxes, Instances
+from nl_detectron_attention import attention_page, page, queries
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -59,10 +63,16 @@ def browser() -> Iterator[webdriver.Chrome]:
 @pytest.fixture
 def opened(browser: webdriver.Chrome, tmp_path: Path) -> Iterator[Callable[..., webdriver.Chrome]]:
     def open_page(
-        seen: Observation, title: str = "a photo", classes: tuple[str, ...] = ()
+        seen: Observation,
+        title: str = "a photo",
+        classes: tuple[str, ...] = (),
+        opening: queries.Query | None = None,
+        let_go: bool = True,
     ) -> webdriver.Chrome:
-        (tmp_path / "page.html").write_text(attention_page(seen, title, classes), encoding="utf-8")
+        (tmp_path / "page.html").write_text(attention_page(seen, title, classes, opening), encoding="utf-8")
         browser.get((tmp_path / "page.html").as_uri())
+        if let_go:
+            browser.find_element(By.ID, "view").send_keys(Keys.ESCAPE)
         return browser
 
     yield open_page
@@ -136,8 +146,8 @@ def test_click_holds_and_keys_step(photo: np.ndarray, opened: Callable) -> None:
     assert said(browser) == "No position chosen."
     assert not browser.find_element(By.ID, "high").text
     assert point(browser, *POINTS[2]).startswith("Position")
-    point(browser, *POINTS[1], click=True)
-    assert point(browser, *POINTS[1], click=True).startswith("Position")  # let go
+    assert point(browser, *POINTS[1], click=True) != point(browser, *POINTS[2], click=True)  # another one
+    point(browser, *POINTS[2], click=True)  # let go
     assert point(browser, *POINTS[0]) != point(browser, *POINTS[2])
 
 
@@ -146,18 +156,22 @@ def test_blocks_of_a_keypoint_head(photo: np.ndarray, opened: Callable) -> None:
     browser = opened(seen, classes=("person",))
     choice = Select(browser.find_element(By.ID, "block"))
     names = list(dict.fromkeys(field.name for field in seen.fields))
-    assert [option.text for option in choice.options] == names
+    assert [option.get_attribute("value") for option in choice.options] == names
     assert len(names) == 4
     field = seen.fields[-1]
-    choice.select_by_visible_text(field.name)
+    alike = [other.query_dependence for other in seen.fields if other.name == field.name]
+    text = f"keypoint_head.non_local_8 - query dependence {np.mean(alike):.2f}, changes x by 0.0 %"
+    choice.select_by_visible_text(text)
+    about = browser.find_element(By.ID, "about").text
+    assert about.startswith("This block changes x by 0.0 %: its map says little.")
     x, y = field.grid.left + 2.5 * field.grid.width, field.grid.top + 7.5 * field.grid.height
     told = point(browser, x / photo.shape[1], y / photo.shape[0])
     assert "if alike for all 49" in told  # 14 x 14, pooled to 7 x 7
     assert len(browser.execute_script("return content.detections")) == 3
 
 
-def test_the_arrows_of_a_flat_map_are_those_of_the_strongest(photo: np.ndarray, opened: Callable) -> None:
-    """Of which a byte knows only that all are the same."""
+def test_a_flat_map_has_a_strongest_position_and_no_arrows(photo: np.ndarray, opened: Callable) -> None:
+    """A byte knows only that all weights are the same."""
     seen = look("mask_rcnn_R_18_FPN_nl_shapes.yaml", photo)
     (field,) = seen.fields
     torch.nn.init.normal_(field.block.theta.weight, std=1e-6)
@@ -168,6 +182,77 @@ def test_the_arrows_of_a_flat_map_are_those_of_the_strongest(photo: np.ndarray, 
     point(browser, 0.01, 0.01)
     drawn = browser.execute_script("return [...weightsOf(query).strongest]")
     assert drawn == np.argsort(-weights, kind="stable")[:20].tolist()
+    assert browser.execute_script("return weightsOf(query).outstanding") == 0
+    assert "No position stands out." in said(browser)
+
+
+def test_it_opens_with_what_was_asked_for(photo: np.ndarray, opened: Callable) -> None:
+    seen = look("mask_rcnn_R_18_FPN_nl_shapes.yaml", photo)
+    height, width = photo.shape[:2]
+    middle = said(opened(seen, let_go=False))
+    assert f"Position ({width / 2:.1f}, {height / 2:.1f})" in middle
+    (query,) = queries.at_point(seen, 30, 40)
+    browser = opened(seen, opening=query, let_go=False)
+    assert "Position (30.5, 40.5)" in said(browser)
+    assert point(browser, *POINTS[2]) == said(browser)  # held
+    assert "is held" in browser.find_element(By.ID, "hint").text
+
+
+def test_it_opens_with_the_region_that_was_asked_for(photo: np.ndarray, opened: Callable) -> None:
+    """Of two at the same place, in a block that is not the first."""
+    seen = look("keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml", photo)
+    field = seen.fields[-2]
+    seen.fields[-1] = replace(seen.fields[-1], grid=field.grid)
+    x, y = field.grid.left + 3.5 * field.grid.width, field.grid.top + 5.5 * field.grid.height
+    browser = opened(seen, opening=queries.Query("", "", x, y, field), let_go=False)
+    assert browser.execute_script("return content.fields.indexOf(query.field)") == len(seen.fields) - 2
+    assert browser.find_element(By.ID, "block").get_attribute("value") == field.name
+    assert "row 5, column 3" in said(browser)
+    seen.fields[:] = [replace(field, grid=replace(field.grid, left=photo.shape[1] - 20))]  # not in the middle
+    assert "row 7, column 7" in said(opened(seen, let_go=False))
+
+
+@pytest.mark.parametrize(("width", "height", "ratio"), [(1280, 800, 1), (390, 800, 3), (1920, 1080, 1)])
+@pytest.mark.parametrize("shape", [(60, 80), (1500, 2000), (900, 150)])
+def test_the_picture_fits_any_window(
+    shape: tuple[int, int], width: int, height: int, ratio: int, photo: np.ndarray, opened: Callable
+) -> None:
+    image = cv2.resize(photo, shape[::-1])
+    browser = opened(Observation(image, None, []))
+    metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        script = """const frame = view.getBoundingClientRect(), place = view.parentElement;
+            const page = document.documentElement;
+            return [frame.width, frame.height, view.width, place.clientWidth, place.clientHeight,
+                page.scrollWidth, page.scrollHeight]"""
+        across, down, pixels, place_across, place_down, *needed = browser.execute_script(script)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert needed == [width, height]  # nothing to scroll
+    assert place_across * place_down > 0.5 * width * height
+    assert 0.99 < max(across / place_across, down / place_down) <= 1
+    assert across / down == pytest.approx(shape[1] / shape[0], rel=0.02)
+    assert pixels == pytest.approx(across * ratio, abs=1)
+
+
+def test_labels_neither_overlap_nor_leave_the_picture(photo: np.ndarray, opened: Callable) -> None:
+    """Twelve detections at one place, and one in each corner."""
+    height, width = photo.shape[:2]
+    corners = [(left, top, left + 9, top + 9) for left in (0, width - 9) for top in (0, height - 9)]
+    found = Instances((height, width))
+    found.pred_boxes = Boxes(torch.tensor([(40, 50, 90, 100)] * 12 + corners, dtype=torch.float32))
+    found.scores, found.pred_classes = torch.linspace(1, 0.5, 16), torch.zeros(16, dtype=torch.long)
+    browser = opened(Observation(photo, found, []), classes=("a sea cucumber",))
+    labels = browser.execute_script("return labelPlaces()")
+    assert [label["k"] for label in labels] == list(range(16))
+    for label in labels:
+        assert 0 <= label["left"] <= width - label["width"]
+        assert 0 <= label["top"] <= height - label["height"]
+    for one, other in itertools.combinations(labels, 2):
+        beside = one["left"] + one["width"] <= other["left"] or other["left"] + other["width"] <= one["left"]
+        assert beside or abs(one["top"] - other["top"]) > 0.999 * one["height"]
 
 
 def test_nothing_detected(photo: np.ndarray, opened: Callable) -> None:

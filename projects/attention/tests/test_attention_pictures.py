@@ -1,5 +1,8 @@
 """Heat maps and arrows: what is drawn where, read back from the figure."""
 
+import itertools
+from dataclasses import replace
+
 import matplotlib.colors
 import numpy as np
 import pytest
@@ -7,8 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from nl_detectron_attention import draw_queries, queries
-from nl_detectron_attention.pictures import strongest
+from nl_detectron_attention.pictures import count_outstanding, strongest
 from nl_detectron_attention.queries import Query
+from nl_detectron_attention.words import averages, in_words
 
 from nl_detectron import NonLocalBlock
 from nl_detectron.inspect import Field, Grid, Observation
@@ -22,7 +26,7 @@ def field(pairwise: str = "embedded_gaussian", detection: int | None = None) -> 
     block = NonLocalBlock(8, pairwise=pairwise).eval()
     if pairwise == "concatenation":
         torch.nn.init.constant_(block.w_f.weight, 0.5)
-        torch.nn.init.ones_(block.theta.bias)  # so that the ReLU leaves something
+        torch.nn.init.constant_(block.theta.bias, -1)  # so that the ReLU leaves a few
     side = 10 if detection is None else 4
     grid = Grid(left=0, top=0, width=side, height=side, rows=6, columns=10, pooled=(2, 2))
     return Field("res4.non_local_1", block, torch.randn(1, 8, 6, 10), grid, detection)
@@ -40,6 +44,37 @@ def test_strongest_is_by_size_and_then_by_place() -> None:
     assert strongest(np.arange(30.0).reshape(5, 6)).tolist() == list(range(29, 9, -1))
 
 
+def test_positions_stand_out_above_twice_the_share_of_a_uniform_map() -> None:
+    assert count_outstanding(np.full((4, 5), 0.05)) == 0
+    assert count_outstanding(np.zeros((4, 5))) == 0
+    weights = np.ones((2, 5))
+    weights[0, :2] = 2.5, -2.6  # twice their mean |weight| is 2.62
+    assert count_outstanding(weights) == 0
+    weights[0, :2] = 0.5, -2.6  # and here 2.22
+    assert count_outstanding(weights) == 1
+    assert count_outstanding(np.r_[np.ones(30), np.zeros(300)]) == 20
+
+
+def test_sentences() -> None:
+    assert in_words(0.24, 0.31) == (
+        "This block changes x by 31.0 %, and positions attend to different places (query dependence 0.24)."
+    )
+    assert in_words(0.24, 0.007) == "This block changes x by 0.7 %: its map says little."
+    alike = "This map is nearly the same for every position (query dependence 0.04)."
+    assert in_words(0.04, 0.31) == alike
+    assert in_words(0.04, 0.0) == f"This block changes x by 0.0 %: its map says little. {alike}"
+
+
+def test_averages_are_those_of_the_fields_of_a_block() -> None:
+    fields = [field(detection=0), field(detection=1)]
+    torch.nn.init.ones_(fields[1].block.out.norm.weight)
+    ((name, (dependence, change)),) = averages(fields).items()
+    assert name == "res4.non_local_1"
+    assert dependence == pytest.approx(fields[0].query_dependence)  # the same maps
+    assert change == pytest.approx(fields[1].change / 2)
+    assert change > 0
+
+
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "concatenation"])
 def test_arrows_go_to_the_strongest_and_the_map_is_painted(pairwise: str) -> None:
     query = Query("point", "", 35.5, 25.5, field(pairwise))
@@ -47,9 +82,11 @@ def test_arrows_go_to_the_strongest_and_the_map_is_painted(pairwise: str) -> Non
     arrows, painted = panels(figure, query)
     weights = query.weights()
     expected = {}
-    for j in np.argsort(-np.abs(weights).flatten(), kind="stable")[:20].tolist():
+    shares = np.abs(weights).flatten() / np.abs(weights).sum()
+    for j in np.flatnonzero(shares > 2 / len(shares)).tolist():
         row, column = divmod(j, 5)
         expected[20 * column + 10, 20 * row + 10] = weights.flat[j]
+    assert expected
     assert {arrow.xy for arrow in arrows} == set(expected)
     assert all(arrow.xyann == (35.5, 25.5) for arrow in arrows)
     blue = matplotlib.colors.to_rgb("deepskyblue")
@@ -83,8 +120,33 @@ def test_weights_of_zero_are_drawn() -> None:
     seen = field("concatenation")
     torch.nn.init.zeros_(seen.block.w_f.weight)
     query = Query("point", "", 5, 5, seen)
-    _, painted = panels(draw_queries(IMAGE, [query]), query)
+    figure = draw_queries(IMAGE, [query])
+    arrows, painted = panels(figure, query)
     assert (painted == 0).all()
+    assert arrows == []
+    assert figure.axes[0].get_title() == "point\nno position stands out"
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((60, 100), 1), ((300, 60), 1), ((300, 60), 7), ((60, 900), 1), ((60, 900), 3)]
+)
+def test_titles_neither_overlap_nor_leave_the_picture(shape: tuple[int, int], count: int) -> None:
+    seen = field(detection=0)
+    grid = Grid(0, 0, shape[1] / 10, shape[0] / 6, rows=6, columns=10, pooled=(2, 2))
+    seen = replace(seen, name="roi_heads.keypoint_head.non_local_8", grid=grid)
+    names = [f"left_ankle_of_a_long_name_{k}" for k in range(count)]
+    image = np.full((*shape, 3), 200, np.uint8)
+    figure = draw_queries(image, [Query("person of interest 12", name, 5, 5, seen) for name in names])
+    figure.draw_without_rendering()
+    titles = [panel.title for panel in figure.axes if panel.get_visible() and panel.get_title()]
+    boxes = [title.get_window_extent() for title in [*titles, figure._suptitle]]
+    assert len(boxes) == 2 * count + 1
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    shown = " ".join(figure._suptitle.get_text().split())
+    assert shown.endswith(in_words(seen.query_dependence, seen.change))
 
 
 def test_many_queries_have_a_pair_of_panels_each() -> None:

@@ -49,7 +49,8 @@ def run(
             visualize_attention.main()
         except SystemExit as stopped:
             code = stopped.code
-        return code, capsys.readouterr().out
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
 
     return run_tool
 
@@ -73,9 +74,10 @@ def test_a_point(run: Run, weights: dict[str, Path], images: list[str], tmp_path
     )
     for picture in (tmp_path / "out").glob("*.png"):
         assert cv2.imread(str(picture)).std() > 10
-    rows = [line.split("|") for line in printed.splitlines() if NAME in line]
+    rows = [line.split("|") for line in printed.splitlines() if NAME in line and "|" in line]
     assert [row[1].strip() for row in rows] == [f"{stem}.jpg" for stem in expected]
     assert all(0 <= float(row[3]) <= 0.5 and float(row[4]) == 0 for row in rows)  # new blocks change nothing
+    assert printed.count(f"{NAME}: This block changes x by 0.0 %: its map says little.") == 1
 
 
 @pytest.mark.slow
@@ -107,6 +109,7 @@ def test_nothing_detected_still_gives_the_page(
     assert code == 0
     assert "0 of 1 detections to show: see --confidence-threshold" in printed
     assert written(tmp_path) == ["000000000000.html"]
+    assert '"opening": null' in (tmp_path / "out" / "000000000000.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -125,8 +128,30 @@ def test_a_bad_value(
     )
 
 
-def test_a_point_that_is_none(run: Run, weights: dict[str, Path], images: list[str]) -> None:
-    assert run(MASK, weights["mask"], "--point", "middle", "--input", images[0])[0] == 2
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["30", "40"], "write 30,40"),
+        (["30,", "40"], "write 30,40"),
+        (["30 40"], "write 30,40"),
+        (["-3", "40"], "write -3,40"),
+        (["30"], "got '30'"),
+        (["middle"], "got 'middle'"),
+    ],
+)
+def test_a_point_that_is_none(
+    words: list[str], advice: str, run: Run, weights: dict[str, Path], images: list[str]
+) -> None:
+    code, printed = run(MASK, weights["mask"], "--detections", "30", "--point", *words, "--input", images[0])
+    assert code == 2
+    assert printed.endswith(f"a point is X,Y in pixels: {advice}\n")
+
+
+def test_the_page_opens_with_the_first_query(
+    run: Run, weights: dict[str, Path], images: list[str], tmp_path: Path
+) -> None:
+    run(MASK, weights["mask"], "--point", "20,30", "--point", "0,0", "--input", images[0])
+    assert '"opening": [0, 20.5, 30.5]' in (tmp_path / "out" / "000000000000.html").read_text()
 
 
 def test_a_point_in_no_region_of_a_keypoint_head(
@@ -180,4 +205,4 @@ def test_a_broken_image_is_skipped(
     )
     assert code == "error: Skipped 1 of 3 images (see above)."
     assert len(written(tmp_path)) == 4
-    assert printed.count(NAME) == 2  # the table has the others
+    assert printed.count(f"| {NAME}") == 2  # the table has the others
