@@ -232,6 +232,7 @@ def test_the_picture_fits_any_window(
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert needed == [width, height]  # nothing to scroll
     assert place_across * place_down > 0.5 * width * height
+    assert across > 0.9 * width or down > 0.65 * height
     assert 0.99 < max(across / place_across, down / place_down) <= 1
     assert across / down == pytest.approx(shape[1] / shape[0], rel=0.02)
     assert pixels == pytest.approx(across * ratio, abs=1)
