@@ -34,7 +34,7 @@ from nl_detectron.files import atomic_write
 ROOT = Path(__file__).resolve().parents[2]
 # Strips instead of squares, lighter heads and fewer steps than in the experiment.
 KEYS = (
-    *("INPUT.MIN_SIZE_TRAIN", "(80,)", "INPUT.MIN_SIZE_TEST", "80"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "128", "MODEL.ROI_MASK_HEAD.CONV_DIM", "32"),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "60", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "30"),
     *("SOLVER.MAX_ITER", "700", "SOLVER.STEPS", "(600,)", "SOLVER.CHECKPOINT_PERIOD", "100"),
@@ -45,6 +45,8 @@ KEYPOINT = Arm("keypoint/shapes", "4 blocks in the head", str(_KEYPOINT_CONFIG))
 KEYPOINT_KEYS = (
     *("MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.STEM_OUT_CHANNELS", "32"),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", "16", "TEST.LOSS_IMAGES", "0"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16", "MODEL.ROI_HEADS.POSITIVE_FRACTION", "0.5"),
+    *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "60", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "30"),
 )
 COLUMNS = {"box AP": "bbox/AP", "mask AP": "segm/AP", "keypoint AP": "keypoints/AP"}
 
