@@ -26,3 +26,12 @@ def test_import_is_cheap_and_brings_nothing_heavy() -> None:
     detectron2, ours, modules = json.loads(printed.splitlines()[-1])
     assert ours < 0.1 * detectron2
     assert [name for name in HEAVY if name in modules] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["nl_detectron_attention", "nl_detectron_interop", "nl_detectron_shapes"])
+def test_imports_print_no_warning(package: str) -> None:
+    """Without the options of this test run: as a user imports it first."""
+    command = [sys.executable, "-c", f"import {package}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
