@@ -9,12 +9,12 @@ import torch
 import yaml
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
-from exporting.onnx_detector import metadata_of
 from nl_detectron_shapes import CATEGORIES
 from runs import MASK, STEPS, arguments, load, load_config, run_here
 
 from nl_detectron.checkpoint import METADATA, saved_metadata
 from nl_detectron.predictor import Predictor
+from nl_detectron_cli.exporting.onnx_detector import metadata_of
 
 NAMES = list(CATEGORIES)
 UNKNOWN = ("DATASETS.TRAIN", "('mine',)", "DATASETS.TEST", "('mine',)")  # data that are not here

@@ -27,8 +27,8 @@ def draw_comparison(records: Sequence[dict], baseline: Predictor, block: Predict
     for predictor, column in zip((baseline, block), panels.T, strict=True):
         for record, image, axes in zip(records, images, column, strict=True):
             _draw(axes, record, observe(predictor, image), predictor.metadata.thing_classes)
-    panels[0, 0].set_title("no block")
-    panels[0, 1].set_title("one non-local block: where the figure attends to")
+    panels[0, 0].set_title("without a block")
+    panels[0, 1].set_title("with one non-local block: what the figure attends to most")
     return figure
 
 
@@ -46,7 +46,7 @@ def _draw(axes: Axes, record: dict, seen: Observation, classes: Sequence[str]) -
         verdict = {True: "right", False: "wrong", None: "not found"}[is_right(found, figure)]
         color = "green" if verdict == "right" else "black"
         truth = classes[figure["category_id"]]
-        axes.set_xlabel(f"{verdict}: it is the {truth}", color=color, weight="bold")
+        axes.set_xlabel(f"{verdict}: it is seen from the {truth}", color=color, weight="bold")
     detections = zip(found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores, strict=True)
     for (left, top, right, bottom), label, score in detections:
         color = _COLORS[classes[label]]
