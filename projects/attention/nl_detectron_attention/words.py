@@ -9,8 +9,8 @@ from nl_detectron.inspect import Field
 # Query dependence is 0 if all positions attend alike and about 1/2 if no two do. At a tenth of that, the maps
 # of two positions have a mean cosine of 0.9: the picture of one is the picture of all.
 ALIKE = 0.05
-# In the far pictures of projects/far_context's demo, which are decided by what a block brings from the disc, it
-# changes x by 3 to 13 %.
+# In the demo's far pictures (projects/far_context), whose labels only the block can tell, it changes x by
+# 3 to 13 %.
 LITTLE = 0.02
 
 
