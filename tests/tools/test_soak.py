@@ -66,7 +66,7 @@ def test_a_short_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "ENDLESS", "SOLVER.CHECKPOINT_PERIOD 2 TEST.EVAL_PERIOD 2".split())
     monkeypatch.setattr(soak, "growth", lambda values: {"middle third": 1, "last third": 1, "noise": 0})
     output = tmp_path / "soak"
-    assert soak.soak(output, minutes=0.2, seed=0)
+    assert soak.soak(output, minutes=0.05, seed=0)
     results = json.loads((output / "soak.json").read_text())
     assert results["trainings"] >= 1
     assert (results["trainings that differ"], results["processes left behind"]) == (0, 0)
