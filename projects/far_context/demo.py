@@ -21,7 +21,7 @@ from detectron2.data import DatasetCatalog
 from far_context.comparison import draw_comparison
 from far_context.evaluation import Evaluation, dataset_of, evaluate, predictor_of
 from far_context.folder import Experiment, set_up
-from far_context.matrix import MAIN_PAIR, Arm, Training
+from far_context.matrix import BASELINE, MAIN_PAIR, Arm, Training
 from far_context.pictures import register_pictures
 from far_context.runs import run_all
 from nl_detectron_shapes import write_shapes
@@ -37,9 +37,20 @@ KEYS = (
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "128", "MODEL.ROI_MASK_HEAD.CONV_DIM", "32"),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "60", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "30"),
-    *("SOLVER.MAX_ITER", "700", "SOLVER.STEPS", "(600,)", "SOLVER.CHECKPOINT_PERIOD", "100"),
-    *("TEST.EVAL_PERIOD", "0", "TEST.LOSS_IMAGES", "0"),
+    *("SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "0", "TEST.LOSS_IMAGES", "0"),
 )
+# From the near pictures a model learns what the disc means. Then it sees both, without and with a block.
+NEAR = Arm(
+    "mask/near",
+    "the near pictures",
+    BASELINE.config,
+    (
+        *("DATASETS.TRAIN", "('shapes_near_train',)", "DATASETS.TEST", "('shapes_near_val',)"),
+        *("SOLVER.MAX_ITER", "300", "SOLVER.STEPS", "()"),
+    ),
+)
+_SCHEDULE = ("SOLVER.MAX_ITER", "400", "SOLVER.STEPS", "(330,)")
+PAIR = [replace(arm, keys=_SCHEDULE, start=NEAR) for arm in MAIN_PAIR]
 _KEYPOINT_CONFIG = ROOT / "configs/quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 KEYPOINT = Arm("keypoint/shapes", "4 blocks in the head", str(_KEYPOINT_CONFIG))
 KEYPOINT_KEYS = (
@@ -87,16 +98,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def train(args: argparse.Namespace) -> list[Run]:
-    """Train the baseline and the model with a block at the same time, each in a process of its own, then the
-    keypoint model. What is trained already is skipped.
+    """Train the baseline and the model with a block at the same time, each in a process of its own, from the
+    weights of one model; then the keypoint model. What is trained already is skipped.
     """
     far = Experiment(args.output.resolve(), args.train, args.val, (*KEYS, *args.opts), layout="strip")
     shapes = replace(far, keys=(*KEYPOINT_KEYS, *args.opts))
-    pair, keypoint = [Training(arm, args.seed) for arm in MAIN_PAIR], Training(KEYPOINT, args.seed)
+    near, keypoint = Training(NEAR, args.seed), Training(KEYPOINT, args.seed)
+    pair = [Training(arm, args.seed) for arm in PAIR]
     with set_up(far) as lock:
-        print("Mask R-CNN on the far and near pictures, without and with a block:")
+        print("1 of 3: Mask R-CNN on near pictures, from scratch")
+        run_all(far, [near], jobs=1, lock=lock)
+        print("2 of 3: the same model on near and far pictures, without and with a block")
         run_all(far, pair, jobs=2, lock=lock)
-        print("Keypoint R-CNN on the shapes, with four blocks in its head:")
+        print("3 of 3: Keypoint R-CNN on the shapes, from scratch, with four blocks in its head")
         write_shapes(far.datasets / "shapes", train=args.train, val=args.val)
         run_all(shapes, [keypoint], jobs=1, lock=lock)
     register_pictures(far.datasets)
