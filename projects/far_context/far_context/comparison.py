@@ -46,7 +46,8 @@ def _draw(axes: Axes, record: dict, seen: Observation, classes: Sequence[str]) -
         verdict = {True: "right", False: "wrong", None: "not found"}[is_right(found, figure)]
         color = "green" if verdict == "right" else "black"
         truth = classes[figure["category_id"]]
-        axes.set_xlabel(f"{verdict}: it is seen from the {truth}", color=color, weight="bold")
+        text = f"{verdict}: it is seen from the {truth}"
+        axes.set_xlabel(text, color=color, weight="bold", loc="left")
     detections = zip(found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores, strict=True)
     for (left, top, right, bottom), label, score in detections:
         color = _COLORS[classes[label]]
