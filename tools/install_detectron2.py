@@ -52,6 +52,12 @@ MENDS = (
     ("evaluation/sem_seg_evaluation.py", "np.float)", "float)"),
     ("model_zoo/model_zoo.py", "import pkg_resources\n", "from importlib.resources import files\n"),
     ("model_zoo/model_zoo.py", *_FIND_CONFIG),
+    # What PyTorch warns of.
+    (
+        "modeling/anchor_generator.py",
+        "meshgrid(shifts_y, shifts_x)",
+        'meshgrid(shifts_y, shifts_x, indexing="ij")',
+    ),
 )
 
 

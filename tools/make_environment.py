@@ -79,6 +79,7 @@ def main() -> None:
             "error: OpenCV needs libraries of the system: install them (on Debian "
             f"libgl1 and libglib2.0-0), or opencv-python-headless into {environment}"
         )
+    print(f"The environment is ready. To use it: . {environment / 'bin' / 'activate'}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class Checkpointer(DetectionCheckpointer):
         except OSError as error:
             if "://" not in path:
                 raise
-            raise UserError(f"MODEL.WEIGHTS {path} cannot be downloaded: {error}") from error
+            remedy = "Without a network, set it to a file that you have."
+            raise UserError(f"MODEL.WEIGHTS {path} cannot be downloaded: {error}. {remedy}") from error
 
     def _load_file(self, filename: str) -> dict[str, object]:
         read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it

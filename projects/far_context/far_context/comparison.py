@@ -44,7 +44,7 @@ def _draw(axes: Axes, record: dict, seen: Observation, classes: Sequence[str]) -
             style = {"arrowstyle": "-|>", "color": "darkorange", "lw": 2.5, "mutation_scale": 18}
             axes.annotate("", xy=disc, xytext=(x, y), arrowprops=style)
         verdict = {True: "right", False: "wrong", None: "not found"}[is_right(found, figure)]
-        color = "green" if verdict == "right" else "black"
+        color = "green" if verdict == "right" else "red"
         truth = classes[figure["category_id"]]
         text = f"{verdict}: it is seen from the {truth}"
         axes.set_xlabel(text, color=color, weight="bold", loc="left")

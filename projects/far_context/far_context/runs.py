@@ -41,6 +41,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     running: dict[Training, subprocess.Popen] = {}
     failed: list[Training] = []
     steps = {"total": sum(total.values()), "initial": sum(done.values()), "unit": "step", "smoothing": 0}
+    steps |= {"mininterval": 0.1 if sys.stderr.isatty() else 20}  # seconds; a file gets few lines
     with tqdm(desc=f"{len(asked)} trainings", **steps) as bar:
         try:
             while waiting or running:
