@@ -19,7 +19,7 @@ test: $(READY)
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
-	$(RUN) -m pytest -n 2 --dist worksteal -m slow
+	$(RUN) -m pytest -n 2 --dist worksteal -m slow --durations 25
 
 test-all: test test-slow
 

@@ -29,9 +29,8 @@ def test_import_is_cheap_and_brings_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["nl_detectron_attention", "nl_detectron_interop", "nl_detectron_shapes"])
-def test_imports_print_no_warning(package: str) -> None:
-    """Without the options of this test run: as a user imports it first."""
-    command = [sys.executable, "-c", f"import {package}"]
+def test_imports_print_no_warning() -> None:
+    """Of Detectron2, if one of our packages is imported before it."""
+    command = [sys.executable, "-c", "import nl_detectron_attention"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
