@@ -176,7 +176,7 @@ def difference(folder: Path, other: Path) -> str:
         if not (each / "model_final.pth").exists():
             raise UserError(f"A training failed: see {each}.log.")
         checkpoint = torch.load(each / "model_final.pth", weights_only=True)
-        del checkpoint["trainer"]["config"], checkpoint["non_local"]  # text, which names the folder
+        del checkpoint["trainer"]["config"], checkpoint["non_local"], checkpoint["metadata"]  # text
         checkpoints.append(checkpoint)
     try:
         torch.testing.assert_close(*checkpoints, rtol=0, atol=0, equal_nan=True)

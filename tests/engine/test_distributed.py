@@ -54,7 +54,7 @@ def test_two_ranks(shapes_root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_with_keypoints(shapes_root: Path, tmp_path: Path) -> None:
-    assert_checks_pass(KEYPOINT, shapes_root, tmp_path, ("equal_steps", "no_instances"))
+    assert_checks_pass(KEYPOINT, shapes_root, tmp_path, ("no_instances",))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ DETECTIONS = "inference/coco_instances_results.json"
 def outcome(folder: Path, weight: float = 1.0, score: float = 0.5) -> Path:
     """What a training leaves behind."""
     trainer = {"iteration": 4, "config": f"OUTPUT_DIR: {folder}"}
-    checkpoint = {"model": {"w": torch.tensor([weight, torch.nan])}, "trainer": trainer, "non_local": {}}
+    checkpoint = {"model": {"w": torch.tensor([weight, torch.nan])}, "trainer": trainer}
+    checkpoint |= {"non_local": {}, "metadata": {"thing_classes": ["circle"]}}
     (folder / DETECTIONS).parent.mkdir(parents=True)
     torch.save(checkpoint, folder / "model_final.pth")
     (folder / DETECTIONS).write_text(json.dumps([{"score": score}]))

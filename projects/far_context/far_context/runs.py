@@ -21,6 +21,7 @@ from .matrix import PROJECT, Training
 TRAIN_NET = PROJECT / "train_net.py"
 SECONDS_TO_END = 120  # for a training to write a checkpoint after SIGTERM
 POLL_SECONDS = 1
+FILE_SECONDS = 20  # between two states of the bar where it goes into a file
 
 
 def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: IO[str]) -> None:
@@ -41,7 +42,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     running: dict[Training, subprocess.Popen] = {}
     failed: list[Training] = []
     steps = {"total": sum(total.values()), "initial": sum(done.values()), "unit": "step", "smoothing": 0}
-    steps |= {"mininterval": 0.1 if sys.stderr.isatty() else 20}  # seconds; a file gets few lines
+    steps["mininterval"] = 0.1 if sys.stderr.isatty() else FILE_SECONDS
     with tqdm(desc=f"{len(asked)} trainings", **steps) as bar:
         try:
             while waiting or running:

@@ -97,6 +97,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
     monkeypatch.setattr(runs, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(runs, "FILE_SECONDS", 0.1)
     return StandIn(tmp_path, monkeypatch)
 
 

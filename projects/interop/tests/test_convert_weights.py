@@ -174,7 +174,12 @@ def test_as_a_program(tmp_path: Path) -> None:
     program = [sys.executable, "-W", "ignore", str(PROGRAM)]
     result = subprocess.run([*program, *command("caffe2", source, output)], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.count("\n") == 1
+    imported, defaults, written = result.stdout.splitlines()
+    assert imported.startswith("nonlocal_conv4_5 -> ")
+    assert (
+        written
+        == f"written: {output} (layout caffe2, blocks: 1, tensors: {len(torch.load(output)['model'])})"
+    )
     imported = import_block(export_block(block, "caffe2"), "caffe2", dim=2, **OPTIONS["caffe2"])
     model = torch.load(output)["model"]
     assert all(model[f"{OURS}.{name}"].equal(t) for name, t in imported.state_dict().items())
