@@ -174,8 +174,8 @@ def test_as_a_program(tmp_path: Path) -> None:
     program = [sys.executable, "-W", "ignore", str(PROGRAM)]
     result = subprocess.run([*program, *command("caffe2", source, output)], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    imported, defaults, written = result.stdout.splitlines()
-    assert imported.startswith("nonlocal_conv4_5 -> ")
+    first, _, written = result.stdout.splitlines()
+    assert first.startswith("nonlocal_conv4_5 -> ")
     assert (
         written
         == f"written: {output} (layout caffe2, blocks: 1, tensors: {len(torch.load(output)['model'])})"
