@@ -10,7 +10,7 @@ from nl_detectron.inspect import Field
 # of two positions have a mean cosine of 0.9: the picture of one is the picture of all.
 ALIKE = 0.05
 # In the demo's far pictures (projects/far_context), whose labels only the block can tell, it changes x by
-# 3 to 13 %.
+# 4 to 8 %.
 LITTLE = 0.02
 
 
