@@ -48,8 +48,7 @@ def test_killed_and_resumed_is_never_killed(
     ("config", "moment", "options"),
     [
         (MASK, "within a checkpoint", ("SOLVER.ACCUMULATE", "2")),
-        (MASK, "between a checkpoint and its tag", ()),
-        (KEYPOINT, "within a step", ()),
+        (KEYPOINT, "between a checkpoint and its tag", ()),
     ],
 )
 def test_killed_at_any_moment(
