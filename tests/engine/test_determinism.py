@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+import soak
 import torch
 
 from nl_detectron.engine.run_record import describe_code
+
+
+def test_the_soak_can_compare_what_a_training_leaves(trained: Path) -> None:
+    assert soak.difference(trained, trained) == ""
 
 
 def test_the_log_says_what_there_was(trained: Path) -> None:
