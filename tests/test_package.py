@@ -33,6 +33,19 @@ def test_wheel_carries_every_config(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "tools", "datasets"))]
 
 
+def run_outside(site: Path, program: str) -> str:
+    """What a program prints that finds our packages in `site` alone, in the folder above it."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return result.stdout
+
+
 @pytest.mark.slow
 def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -43,15 +56,8 @@ def test_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
         "print(model_zoo.get_config(name).MODEL.BACKBONE.NAME);"
         "print(model_zoo.get_config(name.replace('.yaml', '.py')).model.backbone._target_.__name__)"
     )
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={"PYTHONPATH": str(site), "PATH": ""},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    place, builder, target = result.stdout.split()
+    printed = run_outside(site, program)
+    place, builder, target = printed.split()
     assert Path(place).is_relative_to(site)
     assert (builder, target) == ("build_nl_resnet_fpn_backbone", "non_local_fpn")
 
@@ -74,15 +80,8 @@ def test_the_command_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
         "print({import_module(name).__file__.partition('nl_detectron_cli')[0] for name in names}, *names);"
         "cli.command.main(['analyze', '--config-file', 'configs/quick_schedules'])"
     )
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={"PYTHONPATH": str(site), "PATH": ""},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    modules, *table = result.stdout.splitlines()
+    printed = run_outside(site, program)
+    modules, *table = printed.splitlines()
     here = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "nl_detectron_cli").rglob("*.py")]
     expected = {".".join(path.parts).removesuffix(".__init__") for path in here} - {"nl_detectron_cli"}
     assert modules.split()[0] == repr({f"{site}/"})

@@ -3,9 +3,9 @@
 
     python projects/far_context/demo.py --output output/demo
 
-Trains a narrow Mask R-CNN on small far and near pictures twice, without and with a block, side by side, and a
-Keypoint R-CNN with four blocks in its head on the drawn shapes. Reports AP, and draws what the first two say
-of the same pictures. Called again, it continues where it stopped.
+Trains a narrow Mask R-CNN on near pictures, and from its weights two models on near and far ones, without and
+with a block, side by side; and a Keypoint R-CNN with four blocks in its head on the drawn shapes. Reports AP,
+and draws what the two say of the same pictures. Called again, it continues where it stopped.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def table(pair: list[Run], seen: list[Evaluation], keypoint: Run) -> str:
     last = keypoint.history[keypoint.cfg.SOLVER.MAX_ITER]
     scores = [last.get(key) for key in COLUMNS.values()]
     rows.append(["Keypoint R-CNN, 4 blocks in the head", "shapes", *scores, None])
-    header = ["model, trained from scratch", "pictures", *COLUMNS, "category right"]
+    header = ["model", "pictures", *COLUMNS, "category right"]
     return tabulate(rows, header, tablefmt="github", floatfmt=".1f", missingval="-")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from far_context.pictures import MODES, SIZE, dataset_name, write_pictures
 from far_context.preview import write_preview
-from nl_detectron_shapes import datasets_root
+from nl_detectron_shapes import add_drawing_flags
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import one_line_errors
@@ -26,16 +26,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--mode", choices=MODES, help="where the disc is")
     what.add_argument("--preview", type=Path, metavar="FILE", help="draw a picture of both modes")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=datasets_root(),
-        help="folder of all data sets; DETECTRON2_DATASETS if that is set (default: %(default)s)",
-    )
-    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=SIZE, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
+    add_drawing_flags(parser, SIZE)
     args = parser.parse_args()
     with one_line_errors():
         if args.preview:

@@ -4,11 +4,12 @@ import nl_detectron  # noqa: F401  (before Detectron2: it silences warnings of i
 
 from .coco import write_drawings, write_shapes
 from .drawing import CATEGORIES, Drawn, figure_at
-from .registration import datasets_root, register_drawn, register_shapes
+from .registration import add_drawing_flags, datasets_root, register_drawn, register_shapes
 
 __all__ = [
     "CATEGORIES",
     "Drawn",
+    "add_drawing_flags",
     "datasets_root",
     "figure_at",
     "register_drawn",

@@ -12,23 +12,14 @@ from pathlib import Path
 from nl_detectron.errors import one_line_errors
 from nl_detectron_cli.arguments import program_parser
 
-from . import datasets_root, write_shapes
+from . import add_drawing_flags, write_shapes
 
 
 def main() -> None:
     parser = program_parser(__doc__)
     if Path(sys.argv[0]).name == "__main__.py":
         parser.prog = "python -m nl_detectron_shapes"
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=datasets_root(),
-        help="folder of all data sets; DETECTRON2_DATASETS if that is set (default: %(default)s)",
-    )
-    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=160, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
+    add_drawing_flags(parser, size=160)
     args = parser.parse_args()
     folder = args.root / "shapes"
     with one_line_errors():

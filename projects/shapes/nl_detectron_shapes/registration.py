@@ -1,5 +1,6 @@
 """Registering drawn data sets with Detectron2."""
 
+import argparse
 import logging
 import os
 from collections.abc import Sequence
@@ -21,6 +22,16 @@ logger = logging.getLogger(__name__)
 def datasets_root() -> Path:
     """The folder of all data sets: DETECTRON2_DATASETS, or ./datasets, as in Detectron2."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+def add_drawing_flags(parser: argparse.ArgumentParser, size: int) -> None:
+    """Add the flags of a program that draws a data set; `size` is the default."""
+    text = "folder of all data sets; DETECTRON2_DATASETS if that is set (default: %(default)s)"
+    parser.add_argument("--root", type=Path, default=datasets_root(), help=text)
+    parser.add_argument("--train", type=int, default=800, help="images (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=100, help="images (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=size, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
 
 
 def register_shapes(root: Path) -> None:
