@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 from small_models import predictor
 
 from nl_detectron import model_zoo
@@ -222,6 +222,10 @@ def test_the_picture_fits_any_window(
     metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
+        settled = "return innerWidth === arguments[0] && devicePixelRatio === arguments[1]"
+        WebDriverWait(browser, 10).until(lambda page: page.execute_script(settled, width, ratio))
+        # The emulation may change the size first, and then the ratio without the event that a zoom has.
+        browser.execute_script("dispatchEvent(new Event('resize'))")
         browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         script = """const frame = view.getBoundingClientRect(), place = view.parentElement;
             const page = document.documentElement;
