@@ -33,7 +33,7 @@ def main() -> None:
             print(_list(asked, read_experiment(output)))
         else:
             experiment = Experiment(output, args.train, args.val, tuple(args.opts))
-            with set_up(experiment) as lock:
+            with set_up(experiment, {training.arm.kind for training in asked}) as lock:
                 run_all(experiment, asked, args.jobs, lock)
             print(f"{len(asked)} trainings are finished in {args.output}.")
 

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from .pictures import SWAPPED, dataset_name
+from .labels import SWAPPED
+from .pictures import dataset_name
 from .tables import mean_and_deviation
 
 _REPETITIONS = 20

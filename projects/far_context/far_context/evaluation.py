@@ -18,7 +18,7 @@ from nl_detectron.engine import Run
 from nl_detectron.inspect import Field, Observation, observe, read_image
 from nl_detectron.predictor import Predictor
 
-from .pictures import SWAPPED
+from .labels import SWAPPED
 
 Attention = tuple[bool, float, float, float]  # of a figure: see `attend`
 
@@ -29,17 +29,25 @@ class Evaluation:
     Attributes:
         right: for each figure of each picture, whether its category (or its left and right) is right; None if
             the figure is not detected.
+        differ: for each picture, whether its figures have different labels.
         attention: of all figures, by the name of the block in the backbone.
         dependence: `Field.query_dependence` of all pictures, by the same names.
     """
 
     right: list[list[bool | None]] = field(default_factory=list)
+    differ: list[bool] = field(default_factory=list)
     attention: dict[str, list[Attention]] = field(default_factory=dict)
     dependence: dict[str, list[float]] = field(default_factory=dict)
 
     def right_share(self) -> float:
         """The percentage of figures that are right; at most 50 for a model that ignores the disc."""
-        return 100 * np.mean([each is True for picture in self.right for each in picture])
+        return _right_share(self.right)
+
+    def right_share_where_they_differ(self) -> float:
+        """The same in pictures whose figures have different labels; nan without any. At most 50 for a model
+        that sees the colors of all discs but not whose they are.
+        """
+        return _right_share([right for right, differ in zip(self.right, self.differ, strict=True) if differ])
 
     def told_apart_share(self) -> float:
         """The percentage of figures that are decided differently with a red and with a blue disc."""
@@ -55,12 +63,18 @@ def evaluate(run: Run) -> Evaluation:
     for record in DatasetCatalog.get(dataset_of(run, "far")):
         observation = observe(predictor, read_image(Path(record["file_name"])))
         figures = record["annotations"]
+        result.differ.append(len({figure["category_id"] for figure in figures}) > 1)
         result.right.append([is_right(observation.instances, figure) for figure in figures])
         for each in fields_in_backbone(observation):
             name = each.name.removeprefix("backbone.bottom_up.")
             result.attention.setdefault(name, []).extend(attend(each, figures, observation.image))
             result.dependence.setdefault(name, []).append(each.query_dependence)
     return result
+
+
+def _right_share(right: Sequence[Sequence[bool | None]]) -> float:
+    decisions = [each is True for picture in right for each in picture]
+    return 100 * np.mean(decisions) if decisions else np.nan
 
 
 def predictor_of(run: Run) -> Predictor:
@@ -99,19 +113,20 @@ def is_right(instances: Instances, figure: dict) -> bool | None:
 
 
 def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[Attention]:
-    """How much the figures of a picture attend to its disc.
+    """How much the figures of a picture attend to their disc.
 
     Yields:
-        For each figure, whether the disc is red, and the share of the weights that is on the disc: of the
+        For each figure, whether its disc is red, and the share of the weights that is on the disc: of the
         figure's center, of all positions on average, and if all weights were equal.
     """
-    disc = disc_of(image)
-    on_disc = positions_on(each, disc)
-    shares = share_of(each.rows([*range(each.grid.rows * each.grid.columns)]), on_disc)
-    blue, _, red = image[disc].mean(0)
+    rows = each.rows([*range(each.grid.rows * each.grid.columns)])
     for figure in figures:
-        position = each.grid.position_at(*center(figure["bbox"]))
-        yield bool(red > blue), shares[position], shares.mean(), on_disc.mean()
+        x, y = center(figure["bbox"])
+        disc = disc_at(y, image)
+        on_disc = positions_on(each, disc)
+        shares = share_of(rows, on_disc)
+        blue, _, red = image[disc].mean(0)
+        yield bool(red > blue), shares[each.grid.position_at(x, y)], shares.mean(), on_disc.mean()
 
 
 def share_of(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -133,8 +148,18 @@ def positions_on(each: Field, disc: np.ndarray) -> np.ndarray:
     return np.isin(numbers, painted[distance <= each.grid.width])
 
 
+def disc_at(y: float, image: np.ndarray) -> np.ndarray:
+    """The mask (H, W) of the disc of a figure at a height: the only one, or that of its half."""
+    discs = disc_of(image)
+    _, parts = cv2.connectedComponents(discs.astype(np.uint8))
+    middle = len(discs) // 2
+    half = slice(middle) if y < middle else slice(middle, None)
+    inside = np.setdiff1d(parts[half], [0, *parts[middle - 1 : middle + 1].flat])
+    return np.isin(parts, inside) if len(inside) and parts.max() > 1 else discs
+
+
 def disc_of(image: np.ndarray) -> np.ndarray:
-    """The mask (H, W) of the disc: all that is not grey in a picture (H, W, 3)."""
+    """The mask (H, W) of all discs: all that is not grey in a picture (H, W, 3)."""
     return image.max(2).astype(int) - image.min(2) > 80
 
 

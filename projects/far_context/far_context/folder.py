@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from nl_detectron.engine import Run, flat_pairs, merge_options, read_run
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
-from .matrix import ARMS, SEEDS, Arm, Training, trainings
+from .matrix import ARMS, Arm, Training, trainings
 from .pictures import MODES, register_pictures, write_pictures
 
 _RECORD = "experiment.json"
@@ -96,8 +97,11 @@ class Experiment:
         return run
 
 
-def set_up(experiment: Experiment) -> IO[str]:
+def set_up(experiment: Experiment, kinds: Iterable[str] = ("one",)) -> IO[str]:
     """Make the folder and its pictures, unless they are there already.
+
+    Args:
+        kinds: of the pictures that are needed.
 
     Returns:
         A lock on the folder, which processes that inherit the file hold too.
@@ -123,9 +127,10 @@ def set_up(experiment: Experiment) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"--output {output} is in use: trainings are running in it. Wait for them.") from None
-    for mode in MODES:
-        counts = {"train": experiment.train, "val": experiment.val}
-        write_pictures(experiment.datasets, mode, **counts, layout=experiment.layout)
+    counts = {"train": experiment.train, "val": experiment.val}
+    for kind in kinds:
+        for mode in MODES:
+            write_pictures(experiment.datasets, mode, kind=kind, **counts, layout=experiment.layout)
     with atomic_write(record) as unfinished:
         unfinished.write_text(text)
     return lock
@@ -155,7 +160,7 @@ def read_runs(experiment: Experiment) -> Runs:
     """
     runs: Runs = {}
     for arm in ARMS:
-        found = {seed: experiment.finished(Training(arm, seed)) for seed in SEEDS}
+        found = {seed: experiment.finished(Training(arm, seed)) for seed in arm.seeds}
         if finished := {seed: run for seed, run in found.items() if run}:
             runs[arm] = finished
     if not runs:

@@ -5,7 +5,7 @@ weights in everything that they share. What an arm adds starts as the identity.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -26,6 +26,8 @@ class Arm:
         config: its file in the project's configs/.
         keys: config keys and their values.
         start: the arm whose trained weights of the same seed it starts from; None for random weights.
+        seeds: with which it is trained.
+        kind: of its pictures, one of `pictures.KINDS`.
     """
 
     path: str
@@ -33,6 +35,8 @@ class Arm:
     config: str
     keys: tuple[str, ...] = ()
     start: "Arm | None" = None
+    seeds: tuple[int, ...] = SEEDS
+    kind: str = "one"
 
     @property
     def task(self) -> str:
@@ -68,13 +72,45 @@ def _keypoint(path: str, name: str, *keys: str, config: str = "nl_head_") -> Arm
     return Arm(f"keypoint/{path}", name, f"keypoint_rcnn_R_50_FPN_{config}far.yaml", keys, BASELINE)
 
 
+def _changed(path: str, name: str, pairwise: str, change: str) -> Arm:
+    """Of `controls.CHANGED`."""
+    return _mask(path, name, f"{_NL}.PAIRWISE", pairwise, *_backbone(change))
+
+
+def _backbone(name: str) -> tuple[str, str]:
+    """Of `controls`."""
+    return "MODEL.BACKBONE.NAME", f"build_{name}_resnet_fpn_backbone"
+
+
+def _instead(block: str, name: str) -> Arm:
+    """Of `controls.ADDED`, in the place of the non-local block."""
+    return Arm(f"mask/{block}", name, BASELINE.config, _backbone(block))
+
+
+def _tuned(path: str, name: str, *keys: str, config: str = "nl_far.yaml") -> Arm:
+    """From the trained baseline, for a third of its steps."""
+    steps = ("SOLVER.MAX_ITER", "400", "SOLVER.STEPS", "(300,)")
+    return Arm(f"mask/tuned_{path}", name, f"mask_rcnn_R_50_FPN_{config}", (*keys, *steps), BASELINE)
+
+
+def _with_own_discs(arm: Arm) -> Arm:
+    keys = (
+        *("DATASETS.TRAIN", "('shapes_own_near_train', 'shapes_own_far_train')"),
+        *("DATASETS.TEST", "('shapes_own_near_val', 'shapes_own_far_val')"),
+    )
+    return replace(arm, path=arm.path.replace("/", "/own_"), keys=(*arm.keys, *keys), kind="own")
+
+
+def _ends(path: str, name: str, *keys: str, config: str = "") -> Arm:
+    return Arm(f"keypoint/ends_{path}", name, f"keypoint_rcnn_R_50_{config}ends.yaml", keys, kind="ends")
+
+
 BASELINE = Arm("mask/baseline", "baseline", "mask_rcnn_R_50_FPN_far.yaml")
 MAIN = _mask("nl_res4", "+1 NL in res4")
-_DEEPER = ("MODEL.BACKBONE.NAME", "build_deeper_resnet_fpn_backbone")
 MAIN_PAIR = (BASELINE, MAIN)
 PLACES = (
     *MAIN_PAIR,
-    Arm("mask/residual_res4", "+1 residual block in res4", BASELINE.config, _DEEPER),
+    _instead("residual_block", "+1 residual block in res4"),
     _mask("nl_res3", "+1 NL in res3", f"{_NL}.RES3", "[-1]", f"{_NL}.RES4", "[]"),
     _mask("nl_5", "+5 NL in res3 and res4", f"{_NL}.RES3", "[2, 4]", f"{_NL}.RES4", "[2, 4, 6]"),
 )
@@ -99,10 +135,62 @@ KEYPOINT = (
     _keypoint("nl_head_not_pooled", "+4 NL in head, not pooled", f"{_NL}.SUBSAMPLE", "none"),
     _keypoint("nl_head_1", "+1 NL at the end of the head", f"{_NL}.KEYPOINT_HEAD_EVERY", "8"),
 )
+FORMS = {arm.path.removeprefix("mask/"): arm for arm in SETTINGS[-3:]}
+WHY_GAUSSIAN = (
+    FORMS["gaussian"],
+    _changed("gaussian_over_channels", "Gaussian, logits x . x / C", "gaussian", "over_channels"),
+    _changed("gaussian_normed", "Gaussian of normed x", "gaussian", "normed"),
+    _changed("gaussian_others", "Gaussian, not itself", "gaussian", "others"),
+)
+WHY_CONCATENATION = (
+    FORMS["concatenation"],
+    _changed("concatenation_normed", "concatenation of normed x", "concatenation", "normed"),
+)
+TUNED = (
+    _tuned("baseline", "baseline", config="far.yaml"),
+    _tuned("nl_res4", "+1 NL, embedded Gaussian"),
+    *(_tuned(path, f"+1 NL, {arm.name}", *arm.keys) for path, arm in FORMS.items()),
+)
+CONTEXT = (BASELINE, _instead("global_context", "+1 GC in res4"), MAIN)
+OWN = tuple(_with_own_discs(arm) for arm in CONTEXT)
+ENDS = (
+    _ends("baseline", "baseline"),
+    _ends("nl_head", "+2 NL in head", config="nl_head_"),
+    _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
+)
+LONGER = replace(
+    BASELINE,
+    path="mask/longer",
+    name="baseline, 4 times the steps",
+    keys=("SOLVER.MAX_ITER", "4800", "SOLVER.STEPS", "(3600,)"),
+    seeds=(1,),
+)
 # The arms of a table; the first one is the reference of the others.
-GROUPS = {"main": MAIN_PAIR, "places": PLACES, "settings": SETTINGS, "keypoint": KEYPOINT}
+GROUPS = {
+    "main": MAIN_PAIR,
+    "places": PLACES,
+    "settings": SETTINGS,
+    "keypoint": KEYPOINT,
+    "gaussian": WHY_GAUSSIAN,
+    "concatenation": WHY_CONCATENATION,
+    "tuned": TUNED,
+    "context": CONTEXT,
+    "own": OWN,
+    "ends": ENDS,
+    "longer": (LONGER,),
+}
 # Trained in this order: all arms of a batch with one seed, before the next seed.
-_BATCHES = (MAIN_PAIR, KEYPOINT[:3], PLACES[2:] + SETTINGS[1:] + KEYPOINT[3:])
+_BATCHES = (
+    MAIN_PAIR,
+    TUNED,
+    SETTINGS[-3:] + CONTEXT[1:2],
+    OWN,
+    ENDS,
+    WHY_GAUSSIAN[1:] + WHY_CONCATENATION[1:],
+    (LONGER,),
+    KEYPOINT[:3],
+    PLACES[2:] + SETTINGS[1:-3] + KEYPOINT[3:],
+)
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 
 
@@ -128,7 +216,7 @@ def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[T
         for batch in _BATCHES
         for seed in SEEDS
         for arm in batch
-        if arm in asked and seed in (seeds or SEEDS)
+        if arm in asked and seed in arm.seeds and seed in (seeds or SEEDS)
     ]
 
 

@@ -6,9 +6,13 @@ back. The disc is at the other side of the picture ("far") or, as a control, bes
 Pictures come in pairs that differ only in the color of the disc, so every crop without the disc occurs with
 both labels. A horizontal flip that swaps left and right preserves the rule.
 
+There are two other kinds with the same rule. "own": two figures, one above the other, and each has a disc of
+its own, in its half of the picture and of its own color. "ends": long figures, see `ends.py`.
+
 All lengths are fractions of the picture's width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +22,14 @@ from nl_detectron_shapes import Drawn, figure_at, register_drawn, write_drawings
 
 from nl_detectron.errors import UserError
 
+from .ends import draw_ends
+from .labels import CATEGORIES, COLORS, SWAPPED, opposite
+
+KINDS = ("one", "own", "ends")
 MODES = ("far", "near")
-CATEGORIES = ("front", "back")
 SIZE = 256  # pixels, as in the configs
 MARGIN = 0.5  # the minimum distance from a far disc to every figure
-SWAPPED = [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]  # COCO's order is nose, left, right, ...
-_COLORS = {"front": (40, 40, 220), "back": (220, 70, 40)}  # BGR
+_ORDER = {"front": slice(None), "back": SWAPPED}
 _STRIP = 0.3  # the figures are in this part of the picture, from its left or right
 _GAP = 0.02  # from the disc to the border, at most, or to the figure it is beside
 
@@ -56,21 +62,29 @@ LAYOUTS = {
 }
 
 
-def dataset_name(mode: str) -> str:
-    """The name of a mode's folder, and of its data sets without `keypoints_` and the split."""
-    return f"shapes_{mode}"
+def dataset_name(mode: str, kind: str = "one") -> str:
+    """The name of a data set's folder, and its own without `keypoints_` and the split."""
+    return f"shapes_{mode}" if kind == "one" else f"shapes_{kind}_{mode}"
 
 
 def register_pictures(root: Path) -> None:
-    """Register [keypoints_]shapes_{far,near}_{train,val} below `root`. Called again, it moves them."""
-    for mode in MODES:
-        register_drawn(dataset_name(mode), root / dataset_name(mode), CATEGORIES)
+    """Register [keypoints_]shapes_[own_,ends_]{far,near}_{train,val} below `root`, or move them there."""
+    for name in [dataset_name(mode, kind) for kind in KINDS for mode in MODES]:
+        register_drawn(name, root / name, CATEGORIES)
 
 
 def write_pictures(
-    root: Path, mode: str, *, train: int, val: int, size: int = SIZE, layout: str = "square", seed: int = 0
+    root: Path,
+    mode: str,
+    *,
+    train: int,
+    val: int,
+    kind: str = "one",
+    size: int = SIZE,
+    layout: str = "square",
+    seed: int = 0,
 ) -> bool:
-    """Draw the data set of a mode below `root`, as `write_drawings` does.
+    """Draw the data set of a mode and kind below `root`, as `write_drawings` does.
 
     Args:
         train, val: the number of pictures. A pair depends only on the seed, its split and its index.
@@ -89,46 +103,58 @@ def write_pictures(
     def draw(split: int, index: int) -> Picture:
         pair, which = divmod(index, 2)
         rng = np.random.default_rng([seed, split, pair])
-        return draw_pair(rng, size, near=mode == "near", layout=LAYOUTS[layout])[which]
+        if kind == "ends":
+            return draw_ends(rng, size, near=mode == "near")[which]
+        return draw_pair(rng, size, near=mode == "near", layout=LAYOUTS[layout], own=kind == "own")[which]
 
     parameters = {"train": train, "val": val, "size": size, "seed": seed, "mode": mode}
-    parameters |= {"layout": layout} if layout != "square" else {}  # earlier records lack it
-    return write_drawings(root / dataset_name(mode), CATEGORIES, draw, parameters)
+    parameters |= {"layout": layout} if layout != "square" else {}  # earlier records lack both
+    parameters |= {"kind": kind} if kind != "one" else {}
+    return write_drawings(root / dataset_name(mode, kind), CATEGORIES, draw, parameters)
 
 
 def draw_pair(
-    rng: np.random.Generator, side: int, *, near: bool, layout: Layout = LAYOUTS["square"]
+    rng: np.random.Generator, side: int, *, near: bool, layout: Layout = LAYOUTS["square"], own: bool = False
 ) -> tuple[Picture, Picture]:
     """Draw one or two figures twice, with a red and with a blue disc, in random order.
 
     Args:
         rng: decides everything but the place of the disc.
         side: the width in pixels.
+        own: two figures, each with a disc of its own; the colors are independent, and in the second picture
+            both are the opposite ones.
 
     Returns:
         For each picture the image, (H, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
-    rows = ((0,), (1,), (0, 1))[rng.integers(3)] if layout.rows == 2 else (0,)
+    rows = (0, 1) if own else ((0,), (1,), (0, 1))[rng.integers(3)] if layout.rows == 2 else (0,)
     figures = [_figure(rng, side, row, inwards, layout) for row in rows]
     for figure in figures:
         image[figure.mask] = rng.integers(0, 110)
-    far = _far(rng, side, inwards, layout)  # drawn for near pictures too, to keep the generator in step
-    discs = [_beside(figure, inwards, layout) for figure in figures] if near else [far]
+    # Drawn for near pictures too, to keep the generator in step.
+    fars = [_far(rng, side, inwards, layout, rows=(row, row + 1)) for row in rows] if own else []
+    fars = fars or [_far(rng, side, inwards, layout, rows=(0, layout.rows))]
+    discs = [_beside(figure, inwards, layout) for figure in figures] if near else fars
     noise = rng.normal(0, 5, image.shape)
     height = round(layout.height * side)
 
-    def picture(category: str) -> Picture:
+    def picture(categories: Sequence[str]) -> Picture:
         painted = image.copy()
-        for x, y in discs:
-            cv2.circle(painted, (round(x), round(y)), round(layout.radius * side), _COLORS[category], -1)
-        order = SWAPPED if category == "back" else slice(None)
-        drawn = [Drawn(category, figure.mask[:height], figure.keypoints[order]) for figure in figures]
+        for (x, y), category in zip(discs, categories, strict=False):  # a single disc is for all figures
+            cv2.circle(painted, (round(x), round(y)), round(layout.radius * side), COLORS[category], -1)
+        drawn = [
+            Drawn(category, figure.mask[:height], figure.keypoints[_ORDER[category]])
+            for figure, category in zip(figures, categories, strict=True)
+        ]
         return np.clip(painted + noise, 0, 255).astype(np.uint8)[:height], drawn
 
-    one, other = CATEGORIES[:: rng.choice((1, -1))]
-    return picture(one), picture(other)
+    if own:
+        one = [CATEGORIES[k] for k in rng.integers(2, size=2)]
+    else:
+        one = [CATEGORIES[:: rng.choice((1, -1))][0]] * len(figures)
+    return picture(one), picture([opposite(category) for category in one])
 
 
 def _figure(rng: np.random.Generator, side: int, row: int, inwards: int, layout: Layout) -> Drawn:
@@ -146,10 +172,13 @@ def _figure(rng: np.random.Generator, side: int, row: int, inwards: int, layout:
             return figure
 
 
-def _far(rng: np.random.Generator, side: int, inwards: int, layout: Layout) -> tuple[float, float]:
-    """The center of a disc near the border opposite the figures."""
+def _far(
+    rng: np.random.Generator, side: int, inwards: int, layout: Layout, rows: tuple[int, int]
+) -> tuple[float, float]:
+    """The center of a disc near the border opposite the figures, in the rows from one to before the other."""
     x = (1 - layout.radius - rng.uniform(0, _GAP)) * side
-    y = rng.uniform(layout.radius, layout.height - layout.radius) * side
+    top, bottom = (row * layout.height / layout.rows for row in rows)
+    y = rng.uniform(top + layout.radius, bottom - layout.radius) * side
     return x if inwards == 1 else side - 1 - x, y
 
 

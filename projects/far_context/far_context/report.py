@@ -16,9 +16,9 @@ from .drawings import draw_attention, draw_curves
 from .evaluation import evaluate
 from .folder import Experiment, Runs, read_runs
 from .matrix import GROUPS, trainings
-from .tables import attention_table, group_table
+from .tables import attention_table, group_table, trainings_table
 
-NAMES = ("summary", *GROUPS, "chance", "attention")  # of the places in a page
+NAMES = ("summary", *GROUPS, "chance", "attention", "trainings")  # of the places in a page
 _PLACE = re.compile(r"(<!-- results:(\w+) -->\n)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -43,6 +43,7 @@ def write_report(experiment: Experiment, file: Path) -> None:
     tables["summary"] = summary(experiment, runs)
     tables["chance"] = chance_table(experiment.datasets)
     tables["attention"] = attention_table(arms)
+    tables["trainings"] = trainings_table(runs)
     with atomic_write(file.resolve()) as unfinished:
         filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         unfinished.write_text(filled, encoding="utf-8")

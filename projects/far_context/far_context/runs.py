@@ -21,6 +21,10 @@ from .matrix import PROJECT, Training
 TRAIN_NET = PROJECT / "train_net.py"
 SECONDS_TO_END = 120  # for a training to write a checkpoint after SIGTERM
 POLL_SECONDS = 1
+# Memory in large pages, and kept: on a CPU, a step takes 0.9 of its time. Other C libraries ignore it.
+_MEMORY = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"
+)
 FILE_SECONDS = 20  # between two states of the bar where it goes into a file
 
 
@@ -79,7 +83,7 @@ def _start(experiment: Experiment, training: Training, threads: int, lock: IO[st
     folder, config = experiment.folder(training), training.arm.config_file
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-W", "ignore", str(TRAIN_NET), "--config-file", config, "--resume"]
-    variables = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    variables = {"OMP_NUM_THREADS": str(threads), "GLIBC_TUNABLES": _MEMORY} | os.environ
     with (folder / "console.log").open("a") as log:
         return subprocess.Popen(
             [*command, *experiment.options(training)],

@@ -1,6 +1,9 @@
 """The report's tables: the scores of arms, beside the first arm of their group, and where blocks attend."""
 
+import subprocess
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
 
 import numpy as np
 from tabulate import tabulate
@@ -9,8 +12,8 @@ from nl_detectron.engine import Run
 from nl_detectron.inspect import Counts, count_by_stage, total
 
 from .evaluation import Evaluation, dataset_of
-from .folder import Experiment
-from .matrix import SEEDS, Arm, Training
+from .folder import Experiment, Runs
+from .matrix import PROJECT, SEEDS, Arm, Training
 from .pictures import MODES
 
 SCORES = {  # the metrics shown for a task, and their names; the first one needs the disc
@@ -54,10 +57,14 @@ def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Ev
 
 
 def _decisions(arm: Arm, done: Evaluated) -> dict[str, str]:
+    evaluations = [evaluation for _, evaluation in done.values()]
+    row = {"far: right, %": mean_and_deviation([each.right_share() for each in evaluations])}
+    if any(evaluations[0].differ):
+        shares = [each.right_share_where_they_differ() for each in evaluations]
+        row["far: right where the two differ, %"] = mean_and_deviation(shares)
     key = f"{next(iter(SCORES[arm.task]))}50"
-    return {
-        "far: right, %": mean_and_deviation([each.right_share() for _, each in done.values()]),
-        "far: told apart, %": mean_and_deviation([each.told_apart_share() for _, each in done.values()]),
+    return row | {
+        "far: told apart, %": mean_and_deviation([each.told_apart_share() for each in evaluations]),
         f"far: AP50 > {LEARNT} after": ", ".join(learnt_after(run, key) for run, _ in done.values()),
     }
 
@@ -126,3 +133,24 @@ def _means(evaluation: Evaluation, block: str) -> dict[str, float]:
         _, weight, everywhere, _ = figures[(figures[:, 0] > 0) == red].mean(0)
         columns |= {f"on a {color} disc, %": weight, f"{color}: from everywhere": everywhere}
     return columns | {"if all were alike": figures[:, 3].mean()}
+
+
+def trainings_table(runs: Runs) -> str:
+    """A row for each finished training: with which code, and how long it took."""
+    rows = []
+    for arm, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            row = {"training": arm.path, "seed": seed, "code": ", ".join(run.code)}
+            row["operation"] = ", ".join(sorted({operation_in(code) for code in run.code}))
+            row["steps"] = run.cfg.SOLVER.MAX_ITER
+            row["time"] = "-" if run.seconds is None else str(timedelta(seconds=run.seconds))
+            rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+@cache
+def operation_in(code: str) -> str:
+    """What git calls the content of nl_detectron/layers in a revision: the same if no line of it differs."""
+    command = ["git", "-C", str(PROJECT), "rev-parse", "--short=12", f"{code}:nl_detectron/layers"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else "-"
