@@ -23,7 +23,8 @@ def _seed() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _registrations_forgotten() -> Iterator[None]:
     yield
-    for name in [name for name in DatasetCatalog.list() if "shapes_far" in name or "shapes_near" in name]:
+    names = [f"shapes_{kind}" for kind in ("far", "near", "own", "ends")]
+    for name in [each for each in DatasetCatalog.list() if any(name in each for name in names)]:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
-from far_context.evaluation import Evaluation, attend, disc_of, is_right, positions_on, share_of
-from far_context.pictures import SWAPPED
+from far_context.evaluation import Evaluation, attend, disc_at, disc_of, is_right, positions_on, share_of
+from far_context.labels import SWAPPED
 
 from nl_detectron.inspect import Grid
 
@@ -61,6 +61,20 @@ def test_attention_to_the_disc(color: tuple[int, int, int], red: bool) -> None:
     assert found == pytest.approx((red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
 
 
+def test_each_figure_has_its_own_disc() -> None:
+    """Above and below the middle; a single one, also across the middle, is everybody's."""
+    two = image_with(slice(4, 8), slice(2, 6), (40, 40, 220))
+    two[22:27, 3:7] = (220, 70, 40)
+    one = image_with(slice(13, 18), slice(2, 6), (40, 40, 220))
+    for y, rows in ((3, slice(16)), (15.9, slice(16)), (16, slice(16, 32)), (30, slice(16, 32))):
+        expected = np.zeros((32, 32), bool)
+        expected[rows] = disc_of(two)[rows]
+        assert np.array_equal(disc_at(y, two), expected)
+        assert np.array_equal(disc_at(y, one), disc_of(one))
+    upper = image_with(slice(4, 8), slice(2, 6), (40, 40, 220))
+    assert np.array_equal(disc_at(30, upper), disc_of(upper))
+
+
 def detections(*found: tuple[list[float], float, int]) -> Instances:
     boxes, scores, classes = zip(*found, strict=True) if found else ([], [], [])
     return Instances(
@@ -110,3 +124,13 @@ def test_left_and_right(swapped: bool) -> None:
 def test_pairs(right: list[list[bool | None]], right_share: float, told_apart: float) -> None:
     evaluation = Evaluation(right)
     assert (evaluation.right_share(), evaluation.told_apart_share()) == (right_share, told_apart)
+
+
+def test_right_where_the_figures_differ() -> None:
+    """A model that sees all colors, but not whose they are, guesses there."""
+    evaluation = Evaluation(
+        [[True, True], [True, True], [True, False], [None, True]], [False, False, True, True]
+    )
+    assert evaluation.right_share() == 75
+    assert evaluation.right_share_where_they_differ() == 50
+    assert np.isnan(Evaluation([[True]], [False]).right_share_where_they_differ())

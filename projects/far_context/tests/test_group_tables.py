@@ -98,7 +98,7 @@ def test_attention() -> None:
     }
     block = "res4.non_local_5"
     main = {
-        seed: (None, Evaluation([], {block: figures}, {block: [0.25, 0.75]}))
+        seed: (None, Evaluation([], [], {block: figures}, {block: [0.25, 0.75]}))
         for seed, figures in weights.items()
     }
     table = attention_table({ARM["mask/baseline"]: {1: (None, Evaluation())}, ARM["mask/nl_res4"]: main})
