@@ -103,14 +103,21 @@ def write_pictures(
     def draw(split: int, index: int) -> Picture:
         pair, which = divmod(index, 2)
         rng = np.random.default_rng([seed, split, pair])
-        if kind == "ends":
-            return draw_ends(rng, size, near=mode == "near")[which]
-        return draw_pair(rng, size, near=mode == "near", layout=LAYOUTS[layout], own=kind == "own")[which]
+        return draw_kind(kind, rng, size, near=mode == "near", layout=LAYOUTS[layout])[which]
 
     parameters = {"train": train, "val": val, "size": size, "seed": seed, "mode": mode}
     parameters |= {"layout": layout} if layout != "square" else {}  # earlier records lack both
     parameters |= {"kind": kind} if kind != "one" else {}
     return write_drawings(root / dataset_name(mode, kind), CATEGORIES, draw, parameters)
+
+
+def draw_kind(
+    kind: str, rng: np.random.Generator, side: int, *, near: bool, layout: Layout = LAYOUTS["square"]
+) -> tuple[Picture, Picture]:
+    """A pair of one of KINDS, as `draw_pair` and `draw_ends` return it."""
+    if kind == "ends":
+        return draw_ends(rng, side, near=near)
+    return draw_pair(rng, side, near=near, layout=layout, own=kind == "own")
 
 
 def draw_pair(

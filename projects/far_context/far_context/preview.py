@@ -1,4 +1,4 @@
-"""A picture of far and near pairs with their labels."""
+"""A picture of far and near pairs of a kind with their labels."""
 
 from pathlib import Path
 
@@ -10,16 +10,23 @@ from nl_detectron_shapes import Drawn
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
-from .pictures import SIZE, draw_pair
+from .pictures import SIZE, draw_kind
 
-_SEED = 38  # its first pair has one figure at the left, the second has two at the right
+_SEED = 38  # of the kind "one", its first pair has one figure at the left, the second two at the right
 _PAIRS = 2
-_TITLES = ("far: the disc at the other side tells", "near: the disc beside each figure tells")
+_TITLES = {
+    "one": ("far: the disc at the other side tells", "near: the disc beside each figure tells"),
+    "own": ("far: each figure's own disc tells", "near: the disc beside each figure tells"),
+    "ends": ("far: the knob at the other end tells", "near: the knob between the arms tells"),
+}
 _ARMS = {"L": ([5, 7, 9], "orange"), "R": ([6, 8, 10], "cyan")}  # COCO's shoulder, elbow and wrist
 
 
-def write_preview(file: Path) -> None:
+def write_preview(file: Path, kind: str = "one") -> None:
     """Write the picture to a file.
+
+    Args:
+        kind: of the pictures, one of KINDS.
 
     Raises:
         UserError: if matplotlib cannot write files of its suffix.
@@ -29,12 +36,13 @@ def write_preview(file: Path) -> None:
     if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
         raise UserError(f"--preview {file}: matplotlib cannot write {file.suffix!r} files. Use .png or .jpg.")
     for near, half in enumerate(figure.subfigures(1, 2, wspace=0.03)):
-        half.suptitle(_TITLES[near], weight="bold")
+        half.suptitle(_TITLES[kind][near], weight="bold")
         for row, axes in enumerate(half.subplots(_PAIRS, 2)):
-            pair = draw_pair(np.random.default_rng([_SEED, 0, row]), SIZE, near=bool(near))
+            pair = draw_kind(kind, np.random.default_rng([_SEED, 0, row]), SIZE, near=bool(near))
             for axis, (image, figures) in zip(axes, pair, strict=True):
                 axis.imshow(image[:, :, ::-1])
-                axis.set(xticks=[], yticks=[], title=figures[0].category)
+                categories = dict.fromkeys(figure.category for figure in figures)
+                axis.set(xticks=[], yticks=[], title=" and ".join(categories))
                 _label(axis, figures)
     with atomic_write(file) as unfinished:
         figure.savefig(unfinished, dpi=100)

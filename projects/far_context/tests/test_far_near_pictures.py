@@ -14,6 +14,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.transforms import RandomFlip
 from far_context.evaluation import disc_of
+from far_context.pictures import KINDS as KINDS_OF_PICTURES
 from far_context.pictures import (
     LAYOUTS,
     MARGIN,
@@ -216,13 +217,14 @@ def test_the_program(
     assert drawn == f"{tmp_path / 'shapes_near'} is drawn\n"
     name = f"shapes_near/val/{1:012d}.jpg"
     assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
-    file = tmp_path / "far.png"
-    assert run("--preview", file) == f"{file}\n"
-    picture = cv2.imread(str(file)).astype(int)
-    for half in np.array_split(picture, 2, axis=1):  # far, near: with discs of both colors
-        blue, _, red = half.transpose(2, 0, 1)
-        assert np.count_nonzero(red - blue > 150) > 1000
-        assert np.count_nonzero(blue - red > 150) > 1000
+    for kind in KINDS_OF_PICTURES:
+        file = tmp_path / f"{kind}.png"
+        assert run("--preview", file, "--kind", kind) == f"{file}\n"
+        picture = cv2.imread(str(file)).astype(int)
+        for half in np.array_split(picture, 2, axis=1):  # far, near: with discs of both colors
+            blue, _, red = half.transpose(2, 0, 1)
+            assert np.count_nonzero(red - blue > 150) > 1000
+            assert np.count_nonzero(blue - red > 150) > 1000
     with pytest.raises(SystemExit, match=r"^error: --preview .*far.doc: matplotlib cannot write '.doc'"):
         run("--preview", tmp_path / "far.doc")
     with pytest.raises(SystemExit, match=r"^error: .*No such file or directory: .*nowhere"):

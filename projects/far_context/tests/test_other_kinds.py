@@ -12,11 +12,10 @@ from detectron2.data.transforms import RandomFlip
 from far_context.ends import draw_ends
 from far_context.evaluation import disc_at, disc_of
 from far_context.labels import SWAPPED
-from far_context.pictures import MARGIN, MODES, SIZE, draw_pair, register_pictures, write_pictures
+from far_context.pictures import MARGIN, MODES, SIZE, draw_kind, draw_pair, register_pictures, write_pictures
 from nl_detectron_shapes import Drawn
 
-KINDS = {"own": lambda rng, near: draw_pair(rng, SIZE, near=near, own=True)}
-KINDS["ends"] = lambda rng, near: draw_ends(rng, SIZE, near=near)
+KINDS = ("own", "ends")
 
 
 def color_in(image: np.ndarray, where: np.ndarray) -> str:
@@ -49,7 +48,7 @@ def test_pairs_have_opposite_labels(kind: str) -> None:
     """All combinations occur; masks are the same, and left and right are exchanged."""
     seen = Counter()
     for seed in range(60):
-        (one, figures), (other, others) = KINDS[kind](np.random.default_rng(seed), False)
+        (one, figures), (other, others) = draw_kind(kind, np.random.default_rng(seed), SIZE, near=False)
         seen[tuple(figure.category for figure in figures)] += 1
         for figure, opposite in zip(figures, others, strict=True):
             assert {figure.category, opposite.category} == {"front", "back"}
@@ -64,7 +63,9 @@ def test_pairs_have_opposite_labels(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_near_and_far_differ_only_in_what_is_colored(kind: str) -> None:
     for seed in range(10):
-        fars, nears = (KINDS[kind](np.random.default_rng(seed), near) for near in (False, True))
+        fars, nears = (
+            draw_kind(kind, np.random.default_rng(seed), SIZE, near=near) for near in (False, True)
+        )
         for (far, figures), (near, others) in zip(fars, nears, strict=True):
             elsewhere = ~cv2.dilate((disc_of(far) | disc_of(near)).astype(np.uint8), np.ones((3, 3))).astype(
                 bool
