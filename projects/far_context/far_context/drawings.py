@@ -9,11 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nl_detectron_attention import draw_queries, queries
 
+from nl_detectron.engine import Run
 from nl_detectron.inspect import observe, read_image
 
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Runs
-from .matrix import KEYPOINT, MAIN, PLACES, SETTINGS
+from .labels import CATEGORIES
+from .matrix import ENDS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED
 from .tables import SCORES, curve_of
 
 LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
@@ -21,7 +23,8 @@ LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
 
 def draw_curves(runs: Runs) -> Figure:
     """A row for each group of several trained arms: the training loss, and the score that needs the disc."""
-    groups = [[arm for arm in group if arm in runs] for group in (PLACES, SETTINGS, KEYPOINT)]
+    rows = (PLACES, SETTINGS, TUNED, OWN, KEYPOINT, ENDS)
+    groups = [[arm for arm in group if arm in runs] for group in rows]
     groups = [group for group in groups if len(group) > 1] or [list(runs)[:1]]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
@@ -51,15 +54,28 @@ def _plot(axes: Axes, curves: Sequence[dict[int, float]], name: str, style: dict
 
 
 def draw_attention(runs: Runs) -> Iterator[tuple[str, Figure]]:
-    """The first far pair as the main arm's first training sees it, by category."""
-    if MAIN not in runs:
-        return
-    run = next(iter(runs[MAIN].values()))
-    predictor = predictor_of(run)
-    for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
-        observation = observe(predictor, read_image(Path(record["file_name"])))
-        figure = record["annotations"][0]
-        category = predictor.metadata.thing_classes[figure["category_id"]]
+    """What figures attend to in the first training of an arm, by a name for the picture: the first figure of
+    a far pair with one disc, and both figures of the first picture whose two discs differ.
+    """
+    if MAIN in runs:
+        run = next(iter(runs[MAIN].values()))
+        for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
+            figure = record["annotations"][0]
+            yield CATEGORIES[figure["category_id"]], _draw_figures(run, record, [figure])
+    if OWN[-1] in runs:
+        run = next(iter(runs[OWN[-1]].values()))
+        records = DatasetCatalog.get(dataset_of(run, "far"))
+        labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
+        record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
+        yield "own", _draw_figures(run, record, record["annotations"])
+
+
+def _draw_figures(run: Run, record: dict, figures: Sequence[dict]) -> Figure:
+    """What the centers of figures attend to, for each block of the backbone."""
+    observation = observe(predictor_of(run), read_image(Path(record["file_name"])))
+    asked = []
+    for figure in figures:
         x, y = center(figure["bbox"])
-        asked = [queries.Query(category, "", x, y, field) for field in fields_in_backbone(observation)]
-        yield category, draw_queries(observation.image, asked)
+        name = CATEGORIES[figure["category_id"]]
+        asked += [queries.Query(name, "", x, y, field) for field in fields_in_backbone(observation)]
+    return draw_queries(observation.image, asked)

@@ -111,6 +111,7 @@ MAIN_PAIR = (BASELINE, MAIN)
 PLACES = (
     *MAIN_PAIR,
     _instead("residual_block", "+1 residual block in res4"),
+    _instead("global_context", "+1 GC in res4"),
     _mask("nl_res3", "+1 NL in res3", f"{_NL}.RES3", "[-1]", f"{_NL}.RES4", "[]"),
     _mask("nl_5", "+5 NL in res3 and res4", f"{_NL}.RES3", "[2, 4]", f"{_NL}.RES4", "[2, 4, 6]"),
 )
@@ -151,8 +152,8 @@ TUNED = (
     _tuned("nl_res4", "+1 NL, embedded Gaussian"),
     *(_tuned(path, f"+1 NL, {arm.name}", *arm.keys) for path, arm in FORMS.items()),
 )
-CONTEXT = (BASELINE, _instead("global_context", "+1 GC in res4"), MAIN)
-OWN = tuple(_with_own_discs(arm) for arm in CONTEXT)
+GLOBAL_CONTEXT = PLACES[3]
+OWN = tuple(_with_own_discs(arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
 ENDS = (
     _ends("baseline", "baseline"),
     _ends("nl_head", "+2 NL in head", config="nl_head_"),
@@ -174,22 +175,21 @@ GROUPS = {
     "gaussian": WHY_GAUSSIAN,
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
-    "context": CONTEXT,
     "own": OWN,
     "ends": ENDS,
-    "longer": (LONGER,),
+    "longer": (BASELINE, LONGER),
 }
 # Trained in this order: all arms of a batch with one seed, before the next seed.
 _BATCHES = (
     MAIN_PAIR,
     TUNED,
-    SETTINGS[-3:] + CONTEXT[1:2],
+    (*FORMS.values(), GLOBAL_CONTEXT),
     OWN,
     ENDS,
     WHY_GAUSSIAN[1:] + WHY_CONCATENATION[1:],
     (LONGER,),
     KEYPOINT[:3],
-    PLACES[2:] + SETTINGS[1:-3] + KEYPOINT[3:],
+    PLACES[2:3] + PLACES[4:] + SETTINGS[1:-3] + KEYPOINT[3:],
 )
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 

@@ -50,8 +50,8 @@ def write_report(experiment: Experiment, file: Path) -> None:
     pictures = file.with_name("docs")
     pictures.mkdir(exist_ok=True)
     _save(draw_curves(runs), pictures / "curves.png")
-    for category, figure in draw_attention(runs):
-        _save(figure, pictures / f"attention_{category}.jpg")
+    for name, figure in draw_attention(runs):
+        _save(figure, pictures / f"attention_{name}.jpg")
 
 
 def _check_places(file: Path, text: str) -> None:

@@ -29,6 +29,10 @@ from nl_detectron.modeling import non_local_blocks
 PAIRS = list(dict.fromkeys((group[0], arm) for group in GROUPS.values() for arm in group[1:]))
 EXPERIMENT = Experiment(Path("out"), 2, 2)
 DEEPER_HEAD = ENDS[2]  # whose convolutions change all random numbers after them
+STATED = {  # the keys, other than those of blocks, that an arm's name stands for
+    DEEPER_HEAD: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"},
+    LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
+}
 
 
 def setting(arm: Arm) -> dict[str, object]:
@@ -46,9 +50,8 @@ def setting(arm: Arm) -> dict[str, object]:
 @pytest.mark.parametrize(("first", "arm"), PAIRS, ids=lambda arm: arm.path)
 def test_only_the_arm_differs(first: Arm, arm: Arm) -> None:
     """Data, schedule and model are the same, and an arm sets no key that its model ignores."""
-    stated = {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"} if arm is DEEPER_HEAD else set()
     one, other = setting(first), setting(arm)
-    assert {key for key in one if one[key] != other[key]} == stated
+    assert {key for key in one if one[key] != other[key]} == STATED.get(arm, set())
     check_non_local_keys(EXPERIMENT.cfg(Training(arm, 1)), arm.keys[::2])
 
 
