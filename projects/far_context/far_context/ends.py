@@ -1,9 +1,9 @@
 """Long figures: what decides lies inside a figure's own box, but at its other end.
 
-A figure is an upright bar with two arms at one end, at the top or the bottom, and a knob at either end. Its
-keypoints are COCO's shoulders, elbows and wrists. The color of a knob says which arm is the left one, by the
-rule of `pictures.py`: that of the knob at the other end ("far") or, as a control, of the one between the arms
-("near"). The second knob is grey, so that far and near figures have the same shape and the same box.
+A figure is an upright bar with two arms at one end, at the top or the bottom, and two knobs. Its keypoints are
+COCO's shoulders, elbows and wrists. The color of a knob says which arm is the left one, by the rule of
+`pictures.py`: that of the knob at the other end ("far") or, as a control, of the one close to the arms
+("near"). The other knob is grey, so that far and near figures have the same shape and the same box.
 
 All lengths are fractions of the picture's width.
 """
@@ -17,6 +17,7 @@ from .labels import CATEGORIES, COLORS, SWAPPED, opposite
 _LENGTH = (0.66, 0.78)
 _ARM = 0.11
 _KNOB = 0.045  # radius
+_NEAR = 0.16  # from the arms to the near knob: beyond res2, within the reach of two convolutions in the head
 _COLUMNS = ([(0.17, 0.83)], [(0.17, 0.33), (0.67, 0.83)])  # where the bars of one or two figures are
 _GREY_KNOB = (150, 150, 150)
 _JOINTS = ([5, 7, 9], [6, 8, 10])  # COCO's left and right shoulder, elbow and wrist
@@ -55,18 +56,20 @@ def draw_ends(rng: np.random.Generator, side: int, *, near: bool) -> tuple[Pictu
 
 
 def _figure(rng: np.random.Generator, side: int, x: float) -> tuple[Drawn, list[tuple[int, int]]]:
-    """A figure as if seen from the front, and the centers of its knobs, first that between the arms."""
+    """A figure as if seen from the front, and the centers of its knobs, the near one first."""
     length = rng.uniform(*_LENGTH)
-    ends = np.array([0.0, length]) + rng.uniform(0.06, 0.94 - length)
-    knobs = [(round(x * side), round(y * side)) for y in ends[:: rng.choice((1, -1))]]
+    first = rng.uniform(0.06, 0.94 - length)
+    arms, other = np.array([first, first + length])[:: rng.choice((1, -1))]
+    heights = (arms, arms + np.sign(other - arms) * _NEAR, other)
+    middle, *knobs = [(round(x * side), round(y * side)) for y in heights]
     keypoints, mask = np.zeros((17, 3), int), np.zeros((side, side), np.uint8)
     thickness = round(0.03 * side)
-    cv2.line(mask, *knobs, 1, thickness)
+    cv2.line(mask, middle, knobs[1], 1, thickness)
     for joints, outwards in zip(_JOINTS, (1, -1), strict=True):  # its left is at the right of the picture
         wrist = np.array([outwards * _ARM, rng.uniform(-0.03, 0.03)]) * side
         for joint, share in zip(joints, (0.4, 0.7, 1.0), strict=True):
-            keypoints[joint] = [*(knobs[0] + share * wrist).round(), 2]
-        cv2.line(mask, knobs[0], keypoints[joints[-1], :2].tolist(), 1, thickness)
+            keypoints[joint] = [*(middle + share * wrist).round(), 2]
+        cv2.line(mask, middle, keypoints[joints[-1], :2].tolist(), 1, thickness)
     for knob in knobs:
         cv2.circle(mask, knob, round(_KNOB * side), 1, -1)
     return Drawn(CATEGORIES[0], mask.astype(bool), keypoints), knobs
