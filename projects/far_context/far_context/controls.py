@@ -102,6 +102,18 @@ def over_channels(block: NonLocalBlock) -> None:
     block.logit_scale = 1 / block.in_channels
 
 
+@torch.no_grad()
+def centred(block: NonLocalBlock) -> None:
+    """A concatenation block whose new weights ignore what all channels of x have in common.
+
+    x comes from a ReLU, so that this common part is large: with it, w_f . [theta_i, phi_j] has the same sign
+    for nearly all pairs, which depends on the seed. Without it, about half of the pairs are active.
+    """
+    for projection, w in zip((block.theta, block.phi), block.w_f.weight[0].chunk(2), strict=True):
+        weight = projection.weight.flatten(1)  # (d, C), a view
+        weight -= (w / w.square().sum())[:, None] * (w @ weight).mean()
+
+
 ADDED: dict[str, Callable[[CNNBlockBase], nn.Module]] = {
     "residual_block": residual_block,
     "global_context": global_context_block,
@@ -110,6 +122,7 @@ CHANGED: dict[str, Callable[[NonLocalBlock], None]] = {
     "normed": normed,
     "others": others,
     "over_channels": over_channels,
+    "centred": centred,
 }
 
 

@@ -1,7 +1,7 @@
 """Long figures: what decides lies inside a figure's own box, but at its other end.
 
-A figure is an upright bar with two arms at one end, at the top or the bottom, and two knobs. Its keypoints are
-COCO's shoulders, elbows and wrists. The color of a knob says which arm is the left one, by the rule of
+A figure is an upright bar with two arms at one end, at the top or the bottom, and two knobs. Its keypoints
+are COCO's shoulders, elbows and wrists. The color of a knob says which arm is the left one, by the rule of
 `pictures.py`: that of the knob at the other end ("far") or, as a control, of the one close to the arms
 ("near"). The other knob is grey, so that far and near figures have the same shape and the same box.
 

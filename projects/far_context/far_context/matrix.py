@@ -77,6 +77,11 @@ def _changed(path: str, name: str, pairwise: str, change: str) -> Arm:
     return _mask(path, name, f"{_NL}.PAIRWISE", pairwise, *_backbone(change))
 
 
+def _concatenation(path: str, name: str, *keys: str) -> Arm:
+    """With another schedule of the whole model."""
+    return _mask(f"concatenation_{path}", f"concatenation, {name}", f"{_NL}.PAIRWISE", "concatenation", *keys)
+
+
 def _backbone(name: str) -> tuple[str, str]:
     """Of `controls`."""
     return "MODEL.BACKBONE.NAME", f"build_{name}_resnet_fpn_backbone"
@@ -145,7 +150,10 @@ WHY_GAUSSIAN = (
 )
 WHY_CONCATENATION = (
     FORMS["concatenation"],
+    _changed("concatenation_centred", "concatenation, half of the pairs active", "concatenation", "centred"),
     _changed("concatenation_normed", "concatenation of normed x", "concatenation", "normed"),
+    _concatenation("no_decay", "no weight decay", "SOLVER.WEIGHT_DECAY", "0.0"),
+    _concatenation("half_rate", "half the learning rate", "SOLVER.BASE_LR", "0.01"),
 )
 TUNED = (
     _tuned("baseline", "baseline", config="far.yaml"),

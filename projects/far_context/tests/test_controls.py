@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from far_context.controls import ADDED, CHANGED, GlobalContextBlock, normed, others, over_channels
+from far_context.controls import ADDED, CHANGED, GlobalContextBlock, centred, normed, others, over_channels
 from far_context.folder import Experiment
 from made_up_trainings import TRAINING
 from torch import nn
@@ -21,7 +21,8 @@ def trainable(block: NonLocalBlock) -> NonLocalBlock:
 @pytest.mark.parametrize("name", ["nl", *ADDED, *CHANGED])
 def test_a_new_block_is_the_identity_and_learns(name: str, experiment: Experiment) -> None:
     """Built from the baseline's seed, right before the last block of res4, under a name that moves no key."""
-    cfg = experiment.cfg(TRAINING["mask/gaussian/seed_1"])
+    form = "concatenation" if name == "centred" else "gaussian"
+    cfg = experiment.cfg(TRAINING[f"mask/{form}/seed_1"])
     outputs, after = [], []
     for each in ("nl" if name != "nl" else "", name):
         builder = f"build_{each}_resnet_fpn_backbone".replace("__", "_")
@@ -83,6 +84,22 @@ def test_the_mean_product_of_channels() -> None:
     logits = (rows[:, None] * rows[None]).mean(2)
     theta, phi, g = (each.flatten(2) for each in block.embed(x))
     torch.testing.assert_close(block.operate(theta, phi, g)[0], g[0] @ logits.softmax(1).T)
+
+
+def test_centred() -> None:
+    """What all channels have in common moves no pair; the rest does as before."""
+    block = NonLocalBlock(8, pairwise="concatenation", subsample="none").double()
+    x = torch.rand(1, 8, 5, 6, dtype=torch.double)
+
+    def halves(x: torch.Tensor) -> list[torch.Tensor]:
+        w = block.w_f.weight[0].chunk(2)
+        return [torch.einsum("d,bdhw->bhw", *each) for each in zip(w, block.embed(x)[:2], strict=True)]
+
+    before = halves(x - x.mean(1, keepdim=True))
+    centred(block)
+    for half, same, moved in zip(halves(x), before, halves(x + 3), strict=True):
+        torch.testing.assert_close(half, same)
+        torch.testing.assert_close(half, moved)
 
 
 def test_normed() -> None:

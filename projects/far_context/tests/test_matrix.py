@@ -15,6 +15,7 @@ from far_context.matrix import (
     MAIN,
     SEEDS,
     TUNED,
+    WHY_CONCATENATION,
     Arm,
     Training,
     trainings,
@@ -32,6 +33,8 @@ DEEPER_HEAD = ENDS[2]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
     DEEPER_HEAD: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"},
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
+    WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
+    WHY_CONCATENATION[4]: {"SOLVER.BASE_LR"},
 }
 
 
