@@ -2,7 +2,7 @@
 
 Importing this module registers their backbones with Detectron2, `build_<name>_resnet_fpn_backbone` for each
 name of ADDED and CHANGED. All of them start as the identity, and what is built after them starts as in the
-baseline of the same seed.
+baseline of the same seed. It registers a keypoint head, too, whose blocks don't start as the identity.
 """
 
 from collections.abc import Callable
@@ -10,15 +10,21 @@ from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
+from detectron2.modeling.roi_heads.keypoint_head import ROI_KEYPOINT_HEAD_REGISTRY
 from fvcore.nn.weight_init import c2_msra_fill
 from torch import Tensor, nn
 
 from nl_detectron.layers import NonLocalBlock
-from nl_detectron.modeling import build_nl_resnet_fpn_backbone, insert_child, non_local_blocks
+from nl_detectron.modeling import (
+    NonLocalKRCNNConvDeconvUpsampleHead,
+    build_nl_resnet_fpn_backbone,
+    insert_child,
+    non_local_blocks,
+)
 
 
 def residual_block(last: CNNBlockBase) -> nn.Module:
@@ -112,6 +118,17 @@ def centred(block: NonLocalBlock) -> None:
     for projection, w in zip((block.theta, block.phi), block.w_f.weight[0].chunk(2), strict=True):
         weight = projection.weight.flatten(1)  # (d, C), a view
         weight -= (w / w.square().sum())[:, None] * (w @ weight).mean()
+
+
+@ROI_KEYPOINT_HEAD_REGISTRY.register()
+class StartedKeypointHead(NonLocalKRCNNConvDeconvUpsampleHead):
+    """The head of Section 6, with blocks whose norm after W_z begins with the scale 1, as other norms do."""
+
+    @configurable
+    def __init__(self, input_shape: ShapeSpec, **arguments: object) -> None:
+        super().__init__(input_shape, **arguments)
+        for _, block in non_local_blocks(self):
+            nn.init.ones_(block.out.norm.weight)
 
 
 ADDED: dict[str, Callable[[CNNBlockBase], nn.Module]] = {

@@ -17,7 +17,7 @@ from .labels import CATEGORIES, COLORS, SWAPPED, opposite
 _LENGTH = (0.66, 0.78)
 _ARM = 0.11
 _KNOB = 0.045  # radius
-_NEAR = 0.16  # from the arms to the near knob: beyond res2, within the reach of two convolutions in the head
+_NEAR = 0.16  # from the arms to the near knob
 _COLUMNS = ([(0.17, 0.83)], [(0.17, 0.33), (0.67, 0.83)])  # where the bars of one or two figures are
 _GREY_KNOB = (150, 150, 150)
 _JOINTS = ([5, 7, 9], [6, 8, 10])  # COCO's left and right shoulder, elbow and wrist

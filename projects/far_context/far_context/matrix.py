@@ -162,9 +162,11 @@ TUNED = (
 )
 GLOBAL_CONTEXT = PLACES[3]
 OWN = tuple(_with_own_discs(arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
+_STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
     _ends("baseline", "baseline"),
     _ends("nl_head", "+2 NL in head", config="nl_head_"),
+    _ends("nl_head_started", "+2 NL in head, scale 1 at first", *_STARTED, config="nl_head_"),
     _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
 )
 LONGER = replace(

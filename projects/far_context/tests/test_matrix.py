@@ -22,14 +22,14 @@ from far_context.matrix import (
     with_starts,
 )
 
-from nl_detectron.config import BASELINES, check_non_local_keys
+from nl_detectron.config import BASELINES, KEYPOINT_HEAD, check_non_local_keys
 from nl_detectron.engine import flat_pairs
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import non_local_blocks
 
 PAIRS = list(dict.fromkeys((group[0], arm) for group in GROUPS.values() for arm in group[1:]))
 EXPERIMENT = Experiment(Path("out"), 2, 2)
-DEEPER_HEAD = ENDS[2]  # whose convolutions change all random numbers after them
+DEEPER_HEAD = ENDS[3]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
     DEEPER_HEAD: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"},
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
@@ -42,7 +42,8 @@ def setting(arm: Arm) -> dict[str, object]:
     """All keys of an arm's config but those of blocks, with Detectron2's builders in place of others."""
     keys = dict(flat_pairs(EXPERIMENT.cfg(Training(arm, 1))))
     controls = [f"build_{name}_resnet_fpn_backbone" for name in (*ADDED, *CHANGED)]
-    known = BASELINES | dict.fromkeys(controls, "build_resnet_fpn_backbone")
+    known = BASELINES | {"StartedKeypointHead": BASELINES[KEYPOINT_HEAD]}
+    known |= dict.fromkeys(controls, "build_resnet_fpn_backbone")
     for key in ("MODEL.BACKBONE.NAME", "MODEL.ROI_KEYPOINT_HEAD.NAME"):
         keys[key] = known.get(keys[key], keys[key])
     return {
