@@ -4,8 +4,9 @@ The two pictures of a pair have the same figures, one with a red and one with a 
 ignores the disc decides alike in both, and is right in one.
 """
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
 
 from nl_detectron.engine import Run
+from nl_detectron.files import atomic_write
 from nl_detectron.inspect import Field, Observation, observe, read_image
 from nl_detectron.predictor import Predictor
 
@@ -55,6 +57,16 @@ class Evaluation:
         both = [pair for one, other in pairs for pair in zip(one, other, strict=True)]
         # The labels of a pair are opposite: different decisions are both right or both wrong.
         return 100 * np.mean([None not in pair and pair[0] == pair[1] for pair in both])
+
+
+def evaluation_of(run: Run) -> Evaluation:
+    """What `evaluate` finds, which is kept in the folder of the training until its weights change."""
+    file = run.folder / "far_evaluation.json"
+    if not file.exists() or file.stat().st_mtime < (run.folder / "model_final.pth").stat().st_mtime:
+        found = evaluate(run)
+        with atomic_write(file) as unfinished:
+            unfinished.write_text(json.dumps(asdict(found)))
+    return Evaluation(**json.loads(file.read_text()))
 
 
 def evaluate(run: Run) -> Evaluation:
@@ -126,7 +138,8 @@ def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[
         on_disc = positions_on(each, disc)
         shares = share_of(rows, on_disc)
         blue, _, red = image[disc].mean(0)
-        yield bool(red > blue), shares[each.grid.position_at(x, y)], shares.mean(), on_disc.mean()
+        weights = (shares[each.grid.position_at(x, y)], shares.mean(), on_disc.mean())
+        yield bool(red > blue), *map(float, weights)
 
 
 def share_of(rows: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from nl_detectron.files import atomic_write
 
 from .chance import chance_table
 from .drawings import draw_attention, draw_curves
-from .evaluation import evaluate
+from .evaluation import evaluation_of
 from .folder import Experiment, Runs, read_runs
 from .matrix import GROUPS, trainings
 from .tables import attention_table, group_table, trainings_table
@@ -36,7 +36,7 @@ def write_report(experiment: Experiment, file: Path) -> None:
     _check_places(file, text)
     runs = read_runs(experiment)
     arms = {
-        arm: {seed: (run, evaluate(run)) for seed, run in by_seed.items()}
+        arm: {seed: (run, evaluation_of(run)) for seed, run in by_seed.items()}
         for arm, by_seed in tqdm(runs.items(), desc="evaluating", unit="arm")
     }
     tables = {name: group_table(experiment, group, arms) for name, group in GROUPS.items()}

@@ -1,13 +1,19 @@
 """What is made of detections and of attention weights: against pictures that were drawn for it."""
 
+import os
+import time
 from collections.abc import Sequence
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
+from far_context import evaluation
 from far_context.evaluation import Evaluation, attend, disc_at, disc_of, is_right, positions_on, share_of
 from far_context.labels import SWAPPED
+from made_up_trainings import Train
 
 from nl_detectron.inspect import Grid
 
@@ -122,15 +128,29 @@ def test_left_and_right(swapped: bool) -> None:
     ],
 )
 def test_pairs(right: list[list[bool | None]], right_share: float, told_apart: float) -> None:
-    evaluation = Evaluation(right)
-    assert (evaluation.right_share(), evaluation.told_apart_share()) == (right_share, told_apart)
+    seen = Evaluation(right)
+    assert (seen.right_share(), seen.told_apart_share()) == (right_share, told_apart)
 
 
 def test_right_where_the_figures_differ() -> None:
     """A model that sees all colors, but not whose they are, guesses there."""
-    evaluation = Evaluation(
-        [[True, True], [True, True], [True, False], [None, True]], [False, False, True, True]
-    )
-    assert evaluation.right_share() == 75
-    assert evaluation.right_share_where_they_differ() == 50
+    seen = Evaluation([[True, True], [True, True], [True, False], [None, True]], [False, False, True, True])
+    assert seen.right_share() == 75
+    assert seen.right_share_where_they_differ() == 50
     assert np.isnan(Evaluation([[True]], [False]).right_share_where_they_differ())
+
+
+def test_an_evaluation_is_kept_until_the_weights_change(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train("mask/nl_res4/seed_1", bbox=(70.0, 80.0), segm=(70.0, 80.0))
+    weights = run.folder / "model_final.pth"
+    weights.touch()
+    found = Evaluation([[True, None]], [False], {"res4": [(True, 0.5, 0.25, 0.1)]}, {"res4": [0.1]})
+    monkeypatch.setattr(evaluation, "evaluate", evaluated := Mock(return_value=found))
+    first, second = evaluation.evaluation_of(run), evaluation.evaluation_of(run)
+    assert first == second == replace(found, attention={"res4": [[True, 0.5, 0.25, 0.1]]})
+    evaluated.assert_called_once()
+    os.utime(weights, (time.time() + 1, time.time() + 1))
+    evaluation.evaluation_of(run)
+    assert evaluated.call_count == 2

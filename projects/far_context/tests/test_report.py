@@ -45,7 +45,7 @@ def test_curves_of_one_arm(experiment: Experiment, train: Train) -> None:
 
 def test_places_in_a_page(trained: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are filled; all else stays as it is, tables of earlier trainings too."""
-    monkeypatch.setattr(report, "evaluate", lambda run: Evaluation([[True], [False]]))
+    monkeypatch.setattr(report, "evaluation_of", lambda run: Evaluation([[True], [False]]))
     monkeypatch.setattr(report, "draw_attention", lambda runs: [("front", draw_curves(runs))])
     monkeypatch.setattr(report, "chance_table", lambda datasets: "")
     page = tmp_path / "page.md"
