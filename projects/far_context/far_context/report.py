@@ -16,9 +16,10 @@ from .drawings import draw_attention, draw_curves
 from .evaluation import evaluation_of
 from .folder import Experiment, Runs, read_runs
 from .matrix import GROUPS, trainings
+from .start import start_table
 from .tables import attention_table, group_table, trainings_table
 
-NAMES = ("summary", *GROUPS, "chance", "attention", "trainings")  # of the places in a page
+NAMES = ("summary", *GROUPS, "chance", "attention", "start", "trainings")  # of the places in a page
 _PLACE = re.compile(r"(<!-- results:(\w+) -->\n)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -44,6 +45,8 @@ def write_report(experiment: Experiment, file: Path) -> None:
     tables["chance"] = chance_table(experiment.datasets)
     tables["attention"] = attention_table(arms)
     tables["trainings"] = trainings_table(runs)
+    if "<!-- results:start -->" in text:  # which builds a model for each seed
+        tables["start"] = start_table(experiment)
     with atomic_write(file.resolve()) as unfinished:
         filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         unfinished.write_text(filled, encoding="utf-8")

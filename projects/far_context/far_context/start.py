@@ -1,0 +1,73 @@
+"""What new blocks do before the first step: how large logits are, and how many pairs are active."""
+
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from detectron2.utils.env import seed_all_rng
+from tabulate import tabulate
+from torch import Tensor
+
+from nl_detectron.inspect import read_image
+from nl_detectron.layers import NonLocalBlock
+from nl_detectron.modeling import non_local_blocks
+
+from .folder import Experiment
+from .matrix import MAIN, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
+
+_PICTURES = 2  # the first ones, far and near
+
+
+def start_table(experiment: Experiment) -> str:
+    """A row for each way to set up a Gaussian or concatenation block, with a number for each seed."""
+    rows = []
+    for arm in dict.fromkeys((MAIN, *WHY_GAUSSIAN, *WHY_CONCATENATION)):
+        if any(key.startswith("SOLVER.") for key in arm.keys):
+            continue  # it starts like another
+        found = [look_at(block, x) for block, x in (_first(experiment, arm, seed) for seed in arm.seeds)]
+        row = {"arm": arm.name, "seeds": ", ".join(map(str, arm.seeds))}
+        rows.append(row | {name: ", ".join(f"{each[name]:.0f}" for each in found) for name in found[0]})
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def _first(experiment: Experiment, arm: Arm, seed: int) -> tuple[NonLocalBlock, Tensor]:
+    """The block of an arm's new model, and its input for the first training pictures."""
+    cfg = experiment.cfg(Training(arm, seed))
+    cfg.MODEL.DEVICE = "cpu"
+    seed_all_rng(seed)
+    model = build_model(cfg).train()
+    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)[:_PICTURES]]
+    images = [
+        torch.from_numpy(read_image(Path(record["file_name"])).transpose(2, 0, 1)) for record in records
+    ]
+    ((_, block),) = non_local_blocks(model)
+    seen = []
+    block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model.backbone(model.preprocess_image([{"image": image} for image in images]).tensor)
+    return block, seen[0]
+
+
+@torch.no_grad()
+def look_at(block: NonLocalBlock, x: Tensor) -> dict[str, float]:
+    """For x (B, C, H, W), with both sides even, and all pairs of its positions:
+
+    of a softmax form, the standard deviation of a position's logits, and the percentages of its weights that
+    the largest one and the one on its own pooled cell have; of concatenation, the percentage of active pairs.
+    """
+    theta, phi, _ = (each.flatten(2).double() for each in block.embed(x))
+    if block.pairwise == "concatenation":
+        w_theta, w_phi = block.w_f.weight.double().flatten().chunk(2)
+        pairs = (w_theta @ theta).unsqueeze(2) + (w_phi @ phi).unsqueeze(1)  # (B, N, M)
+        return {"active pairs, %": 100 * (pairs > 0).double().mean().item()}
+    logits = block.logit_scale * theta.transpose(1, 2) @ phi  # (B, N, M)
+    weights = logits.softmax(2)
+    height, width = x.shape[2:]
+    cells = torch.arange(height)[:, None] // 2 * (width // 2) + torch.arange(width) // 2
+    own = weights.gather(2, cells.flatten()[None, :, None].expand(len(x), -1, 1))
+    return {
+        "logits: deviation": logits.std(2).mean().item(),
+        "largest weight, %": 100 * weights.amax(2).mean().item(),
+        "weight on itself, %": 100 * own.mean().item(),
+    }
