@@ -9,10 +9,13 @@ from far_context.controls import ADDED, CHANGED
 from far_context.folder import Experiment
 from far_context.matrix import (
     ARMS,
+    BASELINE,
     ENDS,
     GROUPS,
+    KEYPOINT,
     LONGER,
-    MAIN,
+    MAIN_PAIR,
+    PLACES,
     SEEDS,
     TUNED,
     WHY_CONCATENATION,
@@ -62,11 +65,11 @@ def test_only_the_arm_differs(first: Arm, arm: Arm) -> None:
 @pytest.mark.parametrize(
     ("first", "arm"),
     [
-        pytest.param(*pair, marks=[] if pair[1] is MAIN else pytest.mark.slow)
-        for pair in PAIRS
-        if pair[1] is not DEEPER_HEAD
-        and pair[0].kind != "own"
-        and pair[0] is not TUNED[0]  # as those of MAIN
+        MAIN_PAIR,
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)  # the controls of others are in test_controls.py
+            for pair in ((BASELINE, PLACES[-1]), (KEYPOINT[0], KEYPOINT[2]), (ENDS[0], ENDS[1]))
+        ),
     ],
     ids=lambda arm: arm.path,
 )
@@ -83,7 +86,7 @@ def test_the_same_initial_weights(first: Arm, arm: Arm) -> None:
         states.append(state | {"next draw": torch.rand(1)})
     one, other = states
     assert all(other[key].equal(value) for key, value in one.items())
-    assert set(other) - set(one) == {key for key in other if any(f".res4.{name}." in key for name in ADDED)}
+    assert set(other) == set(one)
 
 
 def test_each_arm_is_another() -> None:
