@@ -19,9 +19,10 @@ test: $(READY)
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)
-	$(RUN) -m pytest -n 2 --dist worksteal -m slow --durations 25
+	$(RUN) -m pytest -n 2 --dist worksteal -m "slow and not long" --durations 25
 
-test-all: test test-slow
+test-all: test
+	$(RUN) -m pytest -n 2 --dist worksteal -m slow --durations 25
 
 bench: $(READY)
 	$(RUN) -W ignore tools/benchmark.py --output output/benchmark

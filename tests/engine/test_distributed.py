@@ -52,6 +52,7 @@ def test_two_ranks(shapes_root: Path, tmp_path: Path) -> None:
     assert_checks_pass(MASK, shapes_root, tmp_path, CHECKS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_with_keypoints(shapes_root: Path, tmp_path: Path) -> None:
     assert_checks_pass(KEYPOINT, shapes_root, tmp_path, ("no_instances",))
@@ -123,7 +124,10 @@ def test_interrupted_and_resumed(trained_by_two: Path, shapes_root: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "timeout", "seconds"),
-    [(signal.SIGKILL, "30", PATIENCE), (signal.SIGSTOP, "0.25", 15 + PATIENCE)],
+    [
+        (signal.SIGKILL, "30", PATIENCE),
+        pytest.param(signal.SIGSTOP, "0.25", 15 + PATIENCE, marks=pytest.mark.long),
+    ],
     ids=["killed", "hanging"],
 )
 def test_a_process_that_is_gone_ends_the_others(
@@ -172,6 +176,7 @@ def test_a_process_that_never_starts_ends_the_others() -> None:
     assert_joining_fails("late", message, (0,))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torchrun_restarts_processes() -> None:
     """They must not find the addresses of those before them."""

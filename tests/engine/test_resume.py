@@ -60,6 +60,7 @@ def test_killed_at_any_moment(
     assert differences(resumed, load(tmp_path / "never" / "model_final.pth")) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_precise_bn_goes_on_with_its_batches(shapes_root: Path, tmp_path: Path) -> None:
     precise = "TEST.PRECISE_BN.ENABLED True TEST.PRECISE_BN.NUM_ITER 2 TEST.EVAL_PERIOD 2".split()

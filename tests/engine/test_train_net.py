@@ -142,7 +142,10 @@ def test_keypoints(shapes_root: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "kind", "classes", "task"),
-    [(MASK, "coco", "80", "segm"), (KEYPOINT, "keypoints_coco", "1", "keypoints")],
+    [
+        (MASK, "coco", "80", "segm"),
+        pytest.param(KEYPOINT, "keypoints_coco", "1", "keypoints", marks=pytest.mark.long),
+    ],
     ids=["mask", "keypoint"],
 )
 def test_on_coco(config: str, kind: str, classes: str, task: str, coco_root: Path, tmp_path: Path) -> None:

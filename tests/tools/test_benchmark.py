@@ -105,6 +105,7 @@ def test_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert [path.name for path in output.iterdir()] == ["benchmark.md"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "MODELS", ["R_50"])

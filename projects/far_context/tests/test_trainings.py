@@ -205,7 +205,11 @@ def test_the_bar_begins_where_they_are(stand_in: StandIn, capsys: pytest.Capture
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)],
+    ids=lambda number: number.name,
+)
 def test_an_interrupted_tool_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
     """A signal to all processes of the terminal reaches a training once, as SIGTERM, upon which it writes a
     checkpoint; and so does the end of a tool that is killed."""

@@ -167,6 +167,7 @@ def test_the_variants_of_other_blocks_are_kept(mask_cfg: CfgNode, tmp_path: Path
     assert variants[OURS] == {"pairwise": "dot_product", "subsample": "embedding"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_as_a_program(tmp_path: Path) -> None:
     block = random_block("caffe2")

@@ -166,6 +166,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     command = [sys.executable, str(GENERATE), "--root", str(tmp_path), "--train", "100000"]
