@@ -80,6 +80,7 @@ def test_one_process_with_two_batches_a_step_is_two_processes(
     assert others == [".trainer.processes"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_evaluation_gathers_what_one_process_finds(
     trained_by_two: Path, shapes_root: Path, tmp_path: Path
@@ -101,6 +102,7 @@ def test_evaluation_gathers_what_one_process_finds(
     assert one == two
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_interrupted_and_resumed(trained_by_two: Path, shapes_root: Path, tmp_path: Path) -> None:
     """SIGTERM to torchrun, which passes it on: all processes end after the same step,

@@ -43,6 +43,7 @@ def test_killed_and_resumed_is_never_killed(
     assert differences(resumed, load(trained / "model_final.pth")) == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "moment", "options"),
