@@ -60,7 +60,10 @@ class Evaluation:
 
 
 def evaluation_of(run: Run) -> Evaluation:
-    """What `evaluate` finds, which is kept in the folder of the training until its weights change."""
+    """What `evaluate` finds, which is kept in the folder of the training until its weights change.
+
+    The maps of `controls.OthersBlock` are those of a Gaussian block, which has its own cell in them.
+    """
     file = run.folder / "far_evaluation.json"
     if not file.exists() or file.stat().st_mtime < (run.folder / "model_final.pth").stat().st_mtime:
         found = evaluate(run)

@@ -21,7 +21,7 @@ from .matrix import PROJECT, Training
 TRAIN_NET = PROJECT / "train_net.py"
 SECONDS_TO_END = 120  # for a training to write a checkpoint after SIGTERM
 POLL_SECONDS = 1
-# Memory in large pages, and kept: on a CPU, a step takes 0.9 of its time. Other C libraries ignore it.
+# Memory in large pages, and kept, makes steps on a CPU faster. Other C libraries than glibc ignore it.
 _MEMORY = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483648"
 )

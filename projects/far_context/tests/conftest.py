@@ -1,12 +1,16 @@
 """What the tests share: an experiment, and finished trainings that nobody has trained."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data.transforms import RandomFlip
+from detectron2.structures import Instances
 from far_context import tables
 from far_context.folder import Experiment
 from far_context.matrix import Arm
@@ -27,6 +31,21 @@ def _registrations_forgotten() -> Iterator[None]:
     for name in [each for each in DatasetCatalog.list() if any(name in each for name in names)]:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def flipped() -> Callable[[str], Iterator[tuple[np.ndarray, Instances]]]:
+    """Images (H, W, 3) and instances of a keypoint data set, as Detectron2 flips them."""
+
+    def flip(dataset: str) -> Iterator[tuple[np.ndarray, Instances]]:
+        cfg = get_cfg()
+        cfg.MODEL.KEYPOINT_ON, cfg.DATASETS.TRAIN = True, (dataset,)
+        mapper = DatasetMapper(cfg, augmentations=[RandomFlip(prob=1.0)])
+        for record in DatasetCatalog.get(dataset):
+            mapped = mapper(record)
+            yield mapped["image"].permute(1, 2, 0).numpy(), mapped["instances"]
+
+    return flip
 
 
 @pytest.fixture

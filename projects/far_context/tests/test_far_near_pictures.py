@@ -4,15 +4,14 @@ import hashlib
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import generate
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-from detectron2.data.transforms import RandomFlip
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from far_context.evaluation import disc_of
 from far_context.pictures import KINDS as KINDS_OF_PICTURES
 from far_context.pictures import (
@@ -165,14 +164,9 @@ def test_the_order_of_a_pair_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_detectron2s_flip_keeps_the_rule(root: Path, mode: str) -> None:
-    cfg = get_cfg()
-    cfg.MODEL.KEYPOINT_ON, cfg.DATASETS.TRAIN = True, (f"keypoints_shapes_{mode}_train",)
-    mapper = DatasetMapper(cfg, augmentations=[RandomFlip(prob=1.0)])
-    for record in DatasetCatalog.get(cfg.DATASETS.TRAIN[0]):
-        flipped = mapper(record)
-        image = flipped["image"].permute(1, 2, 0).numpy()
-        for keypoints in flipped["instances"].gt_keypoints.tensor.numpy():
+def test_detectron2s_flip_keeps_the_rule(root: Path, mode: str, flipped: Callable) -> None:
+    for image, figures in flipped(f"keypoints_shapes_{mode}_train"):
+        for keypoints in figures.gt_keypoints.tensor.numpy():
             assert by_shoulders(keypoints) == by_disc(image)
 
 

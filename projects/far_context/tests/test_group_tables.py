@@ -1,11 +1,13 @@
 """The tables are what the trainings say, and say what is missing."""
 
+import subprocess
+
 import pytest
 from far_context import report
 from far_context.evaluation import Evaluation
 from far_context.folder import Experiment, read_runs
-from far_context.matrix import ARMS, KEYPOINT, MAIN_PAIR, PLACES, SETTINGS, trainings
-from far_context.tables import Evaluated, attention_table, count, group_table, learnt_after
+from far_context.matrix import ARMS, KEYPOINT, MAIN_PAIR, PLACES, PROJECT, SETTINGS, trainings
+from far_context.tables import Evaluated, attention_table, count, group_table, learnt_after, trainings_table
 from made_up_trainings import Train
 
 ARM = {arm.path: arm for arm in ARMS}
@@ -51,6 +53,34 @@ def test_differences_are_paired_by_seed(experiment: Experiment, arms: Arms) -> N
     assert block["far: box AP"] == "73.0 ± 3.0 (+32.0 ± 2.8)"
     assert block["near: mask AP"] == "79.5 ± 0.0 (+0.0 ± 0.7)"
     assert (block["multiply-adds"], block["parameters"]) == ("+2.0%", "+5.0%")
+
+
+def test_where_figures_differ(experiment: Experiment, train: Train, cheap_counting: None) -> None:
+    """A column for pictures with two labels, where there are any."""
+    run = train("mask/own_baseline/seed_1", bbox=(40.0, 80.0), segm=(40.0, 80.0))
+    right = [[True, True], [False, False], [True, False], [True, False]]
+    seen = Evaluation(right, [False, False, True, True])
+    arm = ARM["mask/own_baseline"]
+    row = rows_of(group_table(experiment, [arm], {arm: {1: (run, seen)}}))["baseline"]
+    assert (row["far: right, %"], row["far: right where the two differ, %"]) == ("50.0", "50.0")
+    seen.right[2:] = [[True, True], [True, True]]
+    row = rows_of(group_table(experiment, [arm], {arm: {1: (run, seen)}}))["baseline"]
+    assert (row["far: right, %"], row["far: right where the two differ, %"]) == ("75.0", "100.0")
+
+
+def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
+    """With its revision, time, and git's name for the operation in it: "-" for an unknown revision."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True)
+    code = head.stdout.strip() or "abc"
+    train("mask/baseline/seed_2", code=code, bbox=(40.0, 80.0), segm=(40.0, 80.0))
+    train("mask/gn/seed_1", code="no-such-revision", bbox=(40.0, 80.0), segm=(40.0, 80.0))
+    rows = rows_of(trainings_table(read_runs(experiment)))
+    command = ["git", "rev-parse", "--short=12", f"{code}:./../../nl_detectron/layers"]
+    operation = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    expected = operation.stdout.strip() if operation.returncode == 0 else "-"
+    baseline = {"seed": "2", "code": code, "operation": expected, "steps": "100", "time": "0:17:00"}
+    assert rows["mask/baseline"] == baseline
+    assert rows["mask/gn"]["operation"] == "-"
 
 
 def test_settings_are_compared_with_the_block(experiment: Experiment, arms: Arms) -> None:

@@ -1,14 +1,12 @@
 """Pictures with a disc for each figure, and long figures: each has its own rule, and nothing else tells."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, DatasetMapper
-from detectron2.data.transforms import RandomFlip
 from far_context.ends import draw_ends
 from far_context.evaluation import disc_at, disc_of
 from far_context.labels import SWAPPED
@@ -96,21 +94,13 @@ def test_a_knob_of_a_long_figure_decides(near: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_flip_keeps_the_rule_of_long_figures(mode: str, tmp_path: Path) -> None:
+def test_a_flip_keeps_the_rule_of_long_figures(mode: str, tmp_path: Path, flipped: Callable) -> None:
     write_pictures(tmp_path, mode, train=8, val=2, kind="ends")
     register_pictures(tmp_path)
-    cfg = get_cfg()
-    cfg.MODEL.KEYPOINT_ON, cfg.DATASETS.TRAIN = True, (f"keypoints_shapes_ends_{mode}_train",)
-    mapper = DatasetMapper(cfg, augmentations=[RandomFlip(prob=1.0)])
-    for record in DatasetCatalog.get(cfg.DATASETS.TRAIN[0]):
-        flipped = mapper(record)
-        image = flipped["image"].permute(1, 2, 0).numpy()
-        for box, points in zip(
-            flipped["instances"].gt_boxes.tensor.int().tolist(),
-            flipped["instances"].gt_keypoints.tensor.numpy(),
-            strict=True,
-        ):
+    for image, figures in flipped(f"keypoints_shapes_ends_{mode}_train"):
+        boxes, points = figures.gt_boxes.tensor.int().tolist(), figures.gt_keypoints.tensor
+        for (left, top, right, bottom), joints in zip(boxes, points, strict=True):
             inside = np.zeros(image.shape[:2], bool)
-            inside[box[1] : box[3], box[0] : box[2]] = True
+            inside[top:bottom, left:right] = True
             front = color_in(image, disc_of(image) & inside) == "front"
-            assert front == (points[9, 0] > points[10, 0])
+            assert front == (joints[9, 0] > joints[10, 0]).item()
