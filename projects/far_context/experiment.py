@@ -4,7 +4,8 @@
     python projects/far_context/experiment.py --arm mask/baseline --arm mask/nl_res4 --jobs 2
     python projects/far_context/experiment.py --report projects/far_context/README.md
 
-Called again, it skips trainings that are finished and resumes those that were interrupted.
+Called again, it skips trainings that are finished and resumes those that were interrupted. What finished ones
+came to is kept in results.jsonl.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 from far_context.folder import Experiment, read_experiment, set_up
 from far_context.matrix import Training, trainings, with_starts
 from far_context.report import write_report
+from far_context.results import Results, read_results, update_results
 from far_context.runs import run_all
 from tabulate import tabulate
 
@@ -23,23 +25,32 @@ from nl_detectron.errors import UserError, one_line_errors
 def main() -> None:
     args = _parser().parse_args()
     with one_line_errors():
-        asked = with_starts(trainings(args.arm, args.seed))
+        asked = trainings(args.arm, args.seed)
         if args.jobs < 1:
             raise UserError(f"--jobs must be at least 1; got {args.jobs}.")
-        output = args.output.resolve()
+        output, file = args.output.resolve(), args.results or args.output / "results.jsonl"
+        asked_for = Experiment(output, args.train, args.val, tuple(args.opts))
         if args.report:
-            write_report(read_experiment(output), args.report)
+            if args.results and not output.exists():
+                set_up(asked_for).close()  # some tables need pictures
+            experiment = read_experiment(output)
+            write_report(experiment, update_results(experiment, file), args.report)
         elif args.list:
-            print(_list(asked, read_experiment(output)))
+            experiment = read_experiment(output)
+            print(_list(asked, experiment, read_results(experiment, file)))
         else:
-            experiment = Experiment(output, args.train, args.val, tuple(args.opts))
-            with set_up(experiment, {training.arm.kind for training in asked}) as lock:
-                run_all(experiment, asked, args.jobs, lock)
-            print(f"{len(asked)} trainings are finished in {args.output}.")
+            new = with_starts([each for each in asked if each not in read_results(asked_for, file)])
+            with set_up(asked_for, {training.arm.kind for training in new}) as lock:
+                run_all(asked_for, new, args.jobs, lock)
+            update_results(read_experiment(output), file)
+            print(f"{len(asked)} trainings are finished. What they came to is in {file}.")
 
 
-def _list(asked: list[Training], experiment: Experiment) -> str:
-    steps = ["finished" if experiment.finished(each) else str(experiment.step(each)) for each in asked]
+def _list(asked: list[Training], experiment: Experiment, results: Results) -> str:
+    steps = [
+        "finished" if each in results or experiment.finished(each) else str(experiment.step(each))
+        for each in asked
+    ]
     rows = [(each.arm.path, each.seed, each.arm.name, step) for each, step in zip(asked, steps, strict=True)]
     return tabulate(rows, ["arm", "seed", "what", "steps"])
 
@@ -50,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.register("type", Path, output_path)
     parser.add_argument("--output", type=Path, default=Path("output/experiment"), metavar="FOLDER")
+    text = (
+        "where results are kept; trainings that it holds are not repeated (default: results.jsonl in FOLDER)"
+    )
+    parser.add_argument("--results", type=Path, metavar="FILE", help=text)
     text = "arms as --list names them, with the shell's * and ?; may be repeated (default: all)"
     parser.add_argument("--arm", action="append", default=[], metavar="PATTERN", help=text)
     text = "may be repeated (default: all)"

@@ -13,37 +13,34 @@ from nl_detectron.engine import Run
 from nl_detectron.inspect import observe, read_image
 
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
-from .folder import Runs
+from .folder import Experiment
 from .labels import CATEGORIES
-from .matrix import ENDS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED
-from .tables import SCORES, curve_of
-
-LOSSES = {"mask": "loss_cls", "keypoint": "loss_keypoint"}
+from .matrix import ENDS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED, Arm, Training
+from .results import LOSSES, SCORES, Curve, Results, by_seed, first_score
 
 
-def draw_curves(runs: Runs) -> Figure:
+def draw_curves(results: Results) -> Figure:
     """A row for each group of several trained arms: the training loss, and the score that needs the disc."""
     rows = (PLACES, SETTINGS, TUNED, OWN, KEYPOINT, ENDS)
-    groups = [[arm for arm in group if arm in runs] for group in rows]
-    groups = [group for group in groups if len(group) > 1] or [list(runs)[:1]]
+    groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
+    groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
-        task, run = group[0].task, next(iter(runs[group[0]].values()))
-        key, name = next(iter(SCORES[task].items()))
-        keys = {LOSSES[task]: f"{LOSSES[task]} in training, far and near"}
-        keys |= {f"{dataset_of(run, mode)}/{key}": f"{name}, {mode}" for mode in ("far", "near")}
+        task, score = group[0].task, first_score(group[0])
+        keys = {"loss": f"{LOSSES[task]} in training, far and near"}
+        keys |= {f"{mode}/{score}": f"{SCORES[task][score]}, {mode}" for mode in ("far", "near")}
         for axes, (key, label) in zip(row, keys.items(), strict=True):
             for k, arm in enumerate(group):
                 style = {"color": "black" if arm.name == "baseline" else f"C{k}"}
-                style["marker"] = "" if key == LOSSES[task] else "."
-                _plot(axes, [curve_of(run, key) for run in runs[arm].values()], arm.name, style)
+                style["marker"] = "" if key == "loss" else "."
+                _plot(axes, [each.curves[key] for each in by_seed(results, arm).values()], arm.name, style)
             axes.set(xlabel="iteration", ylabel=label)
         row[0].set_title(f"{task.capitalize()} R-CNN", loc="left")
         row[0].legend(fontsize=7)
     return figure
 
 
-def _plot(axes: Axes, curves: Sequence[dict[int, float]], name: str, style: dict[str, str]) -> None:
+def _plot(axes: Axes, curves: Sequence[Curve], name: str, style: dict[str, str]) -> None:
     """The mean of an arm's seeds, and a thin line for each of several."""
     for curve in curves if len(curves) > 1 else ():
         axes.plot([*curve], [*curve.values()], linewidth=0.6, alpha=0.6, **style)
@@ -53,21 +50,24 @@ def _plot(axes: Axes, curves: Sequence[dict[int, float]], name: str, style: dict
     axes.plot(steps, means, linewidth=2, label=label, **style)
 
 
-def draw_attention(runs: Runs) -> Iterator[tuple[str, Figure]]:
-    """What figures attend to in the first training of an arm, by a name for the picture: the first figure of
-    a far pair with one disc, and both figures of the first picture whose two discs differ.
+def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
+    """What figures attend to in the first training of an arm whose weights are there, by a picture's name:
+    the first figure of a far pair with one disc, and both figures of the first picture with two labels.
     """
-    if MAIN in runs:
-        run = next(iter(runs[MAIN].values()))
+    if run := _first(experiment, MAIN):
         for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
             figure = record["annotations"][0]
             yield CATEGORIES[figure["category_id"]], _draw_figures(run, record, [figure])
-    if OWN[-1] in runs:
-        run = next(iter(runs[OWN[-1]].values()))
+    if run := _first(experiment, OWN[-1]):
         records = DatasetCatalog.get(dataset_of(run, "far"))
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
         record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
         yield "own", _draw_figures(run, record, record["annotations"])
+
+
+def _first(experiment: Experiment, arm: Arm) -> Run | None:
+    runs = (experiment.finished(Training(arm, seed)) for seed in arm.seeds)
+    return next(filter(None, runs), None)
 
 
 def _draw_figures(run: Run, record: dict, figures: Sequence[dict]) -> Figure:

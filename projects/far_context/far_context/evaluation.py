@@ -4,9 +4,8 @@ The two pictures of a pair have the same figures, one with a red and one with a 
 ignores the disc decides alike in both, and is right in one.
 """
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
 
 from nl_detectron.engine import Run
-from nl_detectron.files import atomic_write
 from nl_detectron.inspect import Field, Observation, observe, read_image
 from nl_detectron.predictor import Predictor
 
@@ -41,6 +39,13 @@ class Evaluation:
     attention: dict[str, list[Attention]] = field(default_factory=dict)
     dependence: dict[str, list[float]] = field(default_factory=dict)
 
+    def shares(self) -> dict[str, float]:
+        """The shares below, by their names in the tables; that of different labels where there are any."""
+        shares = {"right": self.right_share()}
+        if any(self.differ):
+            shares["right where the two differ"] = self.right_share_where_they_differ()
+        return shares | {"told apart": self.told_apart_share()}
+
     def right_share(self) -> float:
         """The percentage of figures that are right; at most 50 for a model that ignores the disc."""
         return _right_share(self.right)
@@ -56,24 +61,26 @@ class Evaluation:
         pairs = zip(self.right[::2], self.right[1::2], strict=True)
         both = [pair for one, other in pairs for pair in zip(one, other, strict=True)]
         # The labels of a pair are opposite: different decisions are both right or both wrong.
-        return 100 * np.mean([None not in pair and pair[0] == pair[1] for pair in both])
+        return 100 * float(np.mean([None not in pair and pair[0] == pair[1] for pair in both]))
 
+    def attention_means(self) -> dict[str, dict[str, float]]:
+        """Means over the figures, for each block: the weight on the disc, in per cent, and the dependence."""
+        return {block: self._means(block) for block in self.attention}
 
-def evaluation_of(run: Run) -> Evaluation:
-    """What `evaluate` finds, which is kept in the folder of the training until its weights change.
-
-    The maps of `controls.OthersBlock` are those of a Gaussian block, which has its own cell in them.
-    """
-    file = run.folder / "far_evaluation.json"
-    if not file.exists() or file.stat().st_mtime < (run.folder / "model_final.pth").stat().st_mtime:
-        found = evaluate(run)
-        with atomic_write(file) as unfinished:
-            unfinished.write_text(json.dumps(asdict(found)))
-    return Evaluation(**json.loads(file.read_text()))
+    def _means(self, block: str) -> dict[str, float]:
+        figures, columns = 100 * np.array(self.attention[block]), {}
+        for color, red in {"red": True, "blue": False}.items():
+            _, weight, everywhere, _ = figures[(figures[:, 0] > 0) == red].mean(0)
+            columns |= {f"on a {color} disc, %": weight, f"{color}: from everywhere": everywhere}
+        columns |= {"if all were alike": figures[:, 3].mean()}
+        return columns | {"query dependence": float(np.mean(self.dependence[block]))}
 
 
 def evaluate(run: Run) -> Evaluation:
-    """Run a trained model on the far test pictures."""
+    """Run a trained model on the far test pictures.
+
+    The maps of `controls.OthersBlock` are those of a Gaussian block, which has its own cell in them.
+    """
     result, predictor = Evaluation(), predictor_of(run)
     for record in DatasetCatalog.get(dataset_of(run, "far")):
         observation = observe(predictor, read_image(Path(record["file_name"])))
@@ -89,7 +96,7 @@ def evaluate(run: Run) -> Evaluation:
 
 def _right_share(right: Sequence[Sequence[bool | None]]) -> float:
     decisions = [each is True for picture in right for each in picture]
-    return 100 * np.mean(decisions) if decisions else np.nan
+    return 100 * float(np.mean(decisions)) if decisions else np.nan
 
 
 def predictor_of(run: Run) -> Predictor:

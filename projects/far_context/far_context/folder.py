@@ -15,14 +15,12 @@ from nl_detectron.engine import Run, flat_pairs, merge_options, read_run
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
-from .matrix import ARMS, Arm, Training, trainings
+from .matrix import ALL, Training, trainings
 from .pictures import MODES, register_pictures, write_pictures
 
 _RECORD = "experiment.json"
 _RESERVED = ("MODEL.NON_LOCAL.", "MODEL.BACKBONE.", "MODEL.ROI_KEYPOINT_HEAD.NAME", "MODEL.WEIGHTS")
 _RESERVED += ("DATASETS.", "SEED", "OUTPUT_DIR")  # keys that the matrix sets
-
-Runs = dict[Arm, dict[int, Run]]  # by arm and seed
 
 
 @dataclass(frozen=True)
@@ -152,17 +150,10 @@ def read_experiment(output: Path) -> Experiment:
     return experiment
 
 
-def read_runs(experiment: Experiment) -> Runs:
-    """The finished trainings, in the order of the matrix.
+def read_runs(experiment: Experiment) -> list[tuple[Training, Run]]:
+    """The finished trainings.
 
     Raises:
-        UserError: if there are none, or a folder holds another training.
+        UserError: if a folder holds another training.
     """
-    runs: Runs = {}
-    for arm in ARMS:
-        found = {seed: experiment.finished(Training(arm, seed)) for seed in arm.seeds}
-        if finished := {seed: run for seed, run in found.items() if run}:
-            runs[arm] = finished
-    if not runs:
-        raise UserError(f"--output {experiment.output} holds no finished trainings.")
-    return runs
+    return [(training, run) for training in ALL if (run := experiment.finished(training))]

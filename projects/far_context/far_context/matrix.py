@@ -202,6 +202,7 @@ _BATCHES = (
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:-3] + KEYPOINT[3:],
 )
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
+ALL = tuple(Training(arm, seed) for arm in ARMS for seed in arm.seeds)
 
 
 def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Training]:

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 
 from .chance import chance_table
 from .drawings import draw_attention, draw_curves
-from .evaluation import evaluation_of
-from .folder import Experiment, Runs, read_runs
+from .folder import Experiment
 from .matrix import GROUPS, trainings
+from .results import Results
 from .start import start_table
 from .tables import attention_table, group_table, trainings_table
 
@@ -23,7 +22,7 @@ NAMES = ("summary", *GROUPS, "chance", "attention", "start", "trainings")  # of 
 _PLACE = re.compile(r"(<!-- results:(\w+) -->\n)(?:(?!<!-- results:).)*?(<!-- /results -->)", re.DOTALL)
 
 
-def write_report(experiment: Experiment, file: Path) -> None:
+def write_report(experiment: Experiment, results: Results, file: Path) -> None:
     """Fill the places of a Markdown file, and draw the pictures into docs/ beside it.
 
     Args:
@@ -31,20 +30,17 @@ def write_report(experiment: Experiment, file: Path) -> None:
             of NAMES. The rest of the file stays as it is.
 
     Raises:
-        UserError: for a file without places, an unknown or unclosed place, or if no training is finished.
+        UserError: for a file without places, an unknown or unclosed place, or if there are no results.
     """
     text = file.read_text(encoding="utf-8")
     _check_places(file, text)
-    runs = read_runs(experiment)
-    arms = {
-        arm: {seed: (run, evaluation_of(run)) for seed, run in by_seed.items()}
-        for arm, by_seed in tqdm(runs.items(), desc="evaluating", unit="arm")
-    }
-    tables = {name: group_table(experiment, group, arms) for name, group in GROUPS.items()}
-    tables["summary"] = summary(experiment, runs)
+    if not results:
+        raise UserError(f"--output {experiment.output} holds no finished trainings.")
+    tables = {name: group_table(experiment, group, results) for name, group in GROUPS.items()}
+    tables["summary"] = summary(experiment, results)
     tables["chance"] = chance_table(experiment.datasets)
-    tables["attention"] = attention_table(arms)
-    tables["trainings"] = trainings_table(runs)
+    tables["attention"] = attention_table(results)
+    tables["trainings"] = trainings_table(results)
     if "<!-- results:start -->" in text:  # which builds a model for each seed
         tables["start"] = start_table(experiment)
     with atomic_write(file.resolve()) as unfinished:
@@ -52,8 +48,8 @@ def write_report(experiment: Experiment, file: Path) -> None:
         unfinished.write_text(filled, encoding="utf-8")
     pictures = file.with_name("docs")
     pictures.mkdir(exist_ok=True)
-    _save(draw_curves(runs), pictures / "curves.png")
-    for name, figure in draw_attention(runs):
+    _save(draw_curves(results), pictures / "curves.png")
+    for name, figure in draw_attention(experiment):
         _save(figure, pictures / f"attention_{name}.jpg")
 
 
@@ -73,14 +69,14 @@ def _save(figure: Figure, file: Path) -> None:
         figure.savefig(unfinished, dpi=80)
 
 
-def summary(experiment: Experiment, runs: Runs) -> str:
+def summary(experiment: Experiment, results: Results) -> str:
     """How much of the matrix is finished, and how long a training took."""
-    finished = [run for by_seed in runs.values() for run in by_seed.values()]
+    finished = results.values()
     text = f"{len(finished)} of the {len(trainings())} trainings of the matrix are finished, each with "
     text += f"{experiment.train} far and {experiment.train} near pictures."
     if experiment.keys:
         text += f" All have {' '.join(experiment.keys)}."
-    if seconds := [run.seconds for run in finished if run.seconds is not None]:  # None: it was killed
+    if seconds := [each.seconds for each in finished if each.seconds is not None]:  # None: it was killed
         median = timedelta(seconds=round(np.median(seconds)))
         text += f" One took {median} (the median of the {len(seconds)} that were not killed)."
     return text

@@ -1,28 +1,19 @@
 """The report's tables: the scores of arms, beside the first arm of their group, and where blocks attend."""
 
-import subprocess
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cache
 
 import numpy as np
 from tabulate import tabulate
 
-from nl_detectron.engine import Run
 from nl_detectron.inspect import Counts, count_by_stage, total
 
-from .evaluation import Evaluation, dataset_of
-from .folder import Experiment, Runs
-from .matrix import PROJECT, SEEDS, Arm, Training
+from .folder import Experiment
+from .matrix import SEEDS, Arm, Training
 from .pictures import MODES
+from .results import SCORES, Curve, Result, Results, by_seed, first_score
 
-SCORES = {  # the metrics shown for a task, and their names; the first one needs the disc
-    "mask": {"bbox/AP": "box AP", "segm/AP": "mask AP"},
-    "keypoint": {"keypoints/AP": "keypoint AP", "bbox/AP": "box AP"},
-}
 LEARNT = 90  # the AP50 above which a model has learnt the far pictures
-
-Evaluated = dict[int, tuple[Run, Evaluation]]  # the trainings of an arm, by seed
 
 
 def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
@@ -31,70 +22,50 @@ def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):{form.removeprefix('+')}}"
 
 
-def curve_of(run: Run, key: str) -> dict[int, float]:
-    """A metric by the number of updates before it was measured.
-
-    Evaluations, whose keys have a "/", are recorded under the iteration before, the last one under MAX_ITER.
-    """
-    shift, last = int("/" in key), run.cfg.SOLVER.MAX_ITER
-    recorded = [(step, metrics[key]) for step, metrics in sorted(run.history.items()) if key in metrics]
-    return {min(step + shift, last): value for step, value in recorded}
-
-
-def group_table(experiment: Experiment, group: Sequence[Arm], arms: dict[Arm, Evaluated]) -> str:
+def group_table(experiment: Experiment, group: Sequence[Arm], results: Results) -> str:
     """A row for each arm of a group, with its differences to the first arm in brackets."""
     first, rows = group[0], []
     first_cost = count(experiment, first)
     for arm in group:
-        done = arms.get(arm, {})
+        done = by_seed(results, arm)
         row = {"arm": arm.name, "seeds": ", ".join(map(str, done)) or "not trained"}
         if done:
-            row["code"] = ", ".join(sorted({code for run, _ in done.values() for code in run.code}))
-            row |= _decisions(arm, done) | _scores(arm, done, arms.get(first, {}) if arm != first else {})
+            reference = by_seed(results, first) if arm != first else {}
+            row |= _decisions(arm, [*done.values()]) | _scores(arm, done, reference)
             row |= _cost(count(experiment, arm), first_cost)
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def _decisions(arm: Arm, done: Evaluated) -> dict[str, str]:
-    evaluations = [evaluation for _, evaluation in done.values()]
-    row = {"far: right, %": mean_and_deviation([each.right_share() for each in evaluations])}
-    if any(evaluations[0].differ):
-        shares = [each.right_share_where_they_differ() for each in evaluations]
-        row["far: right where the two differ, %"] = mean_and_deviation(shares)
-    key = f"{next(iter(SCORES[arm.task]))}50"
-    return row | {
-        "far: told apart, %": mean_and_deviation([each.told_apart_share() for each in evaluations]),
-        f"far: AP50 > {LEARNT} after": ", ".join(learnt_after(run, key) for run, _ in done.values()),
-    }
+def _decisions(arm: Arm, done: Sequence[Result]) -> dict[str, str]:
+    names = done[0].shares
+    row = {f"far: {name}, %": mean_and_deviation([each.shares[name] for each in done]) for name in names}
+    after = [learnt_after(each.curves[f"far/{first_score(arm)}50"]) for each in done]
+    return row | {f"far: AP50 > {LEARNT} after": ", ".join(after)}
 
 
-def learnt_after(run: Run, key: str) -> str:
-    """The step from which on all evaluations of a score on far pictures are above LEARNT; "-" if none is."""
+def learnt_after(curve: Curve) -> str:
+    """The step from which on all values are above LEARNT; "-" if none is."""
     after = "-"
-    for step, value in reversed(curve_of(run, f"{dataset_of(run, 'far')}/{key}").items()):
+    for step, value in reversed(curve.items()):
         if not value > LEARNT:  # nan included
             break
         after = str(step)
     return after
 
 
-def _scores(arm: Arm, done: Evaluated, reference: Evaluated) -> dict[str, str]:
+def _scores(arm: Arm, done: dict[int, Result], reference: dict[int, Result]) -> dict[str, str]:
     """Each score, with the mean of its differences to the reference of the same seed in brackets."""
     cells = {}
     for mode, (key, name) in [(mode, score) for mode in MODES for score in SCORES[arm.task].items()]:
         values, others = (
-            {seed: _last(run, f"{dataset_of(run, mode)}/{key}") for seed, (run, _) in each.items()}
+            {seed: result.last(f"{mode}/{key}") for seed, result in each.items()}
             for each in (done, reference)
         )
         cells[f"{mode}: {name}"] = mean_and_deviation([*values.values()])
         if paired := [values[seed] - others[seed] for seed in values if seed in others]:
             cells[f"{mode}: {name}"] += f" ({mean_and_deviation(paired, '+.1f')})"
     return cells
-
-
-def _last(run: Run, key: str) -> float:
-    return run.history[run.cfg.SOLVER.MAX_ITER][key]
 
 
 def count(experiment: Experiment, arm: Arm) -> Counts:
@@ -112,45 +83,28 @@ def _cost(cost: Counts, reference: Counts) -> dict[str, str]:
     return {"multiply-adds": operations, "parameters": parameters}
 
 
-def attention_table(arms: dict[Arm, Evaluated]) -> str:
+def attention_table(results: Results) -> str:
     """A row for each block in a backbone: means over the figures, for each seed."""
     rows = []
-    for arm, done in arms.items():
-        evaluations = [evaluation for _, evaluation in done.values()]
-        for block in evaluations[0].attention:
+    for arm in dict.fromkeys(training.arm for training in results):
+        done = by_seed(results, arm)
+        for block, columns in next(iter(done.values())).attention.items():
             row = {"task": arm.task, "arm": arm.name, "block": block, "seeds": ", ".join(map(str, done))}
-            means = [_means(evaluation, block) for evaluation in evaluations]
-            row |= {column: ", ".join(f"{each[column]:.0f}" for each in means) for column in means[0]}
-            dependence = [f"{np.mean(each.dependence[block]):.2f}" for each in evaluations]
-            rows.append(row | {"query dependence": ", ".join(dependence)})
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def _means(evaluation: Evaluation, block: str) -> dict[str, float]:
-    """The weight on the disc in per cent, by column."""
-    figures, columns = 100 * np.array(evaluation.attention[block]), {}
-    for color, red in {"red": True, "blue": False}.items():
-        _, weight, everywhere, _ = figures[(figures[:, 0] > 0) == red].mean(0)
-        columns |= {f"on a {color} disc, %": weight, f"{color}: from everywhere": everywhere}
-    return columns | {"if all were alike": figures[:, 3].mean()}
-
-
-def trainings_table(runs: Runs) -> str:
-    """A row for each finished training: with which code, and how long it took."""
-    rows = []
-    for arm, by_seed in runs.items():
-        for seed, run in by_seed.items():
-            row = {"training": arm.path, "seed": seed, "code": ", ".join(run.code)}
-            row["operation"] = ", ".join(sorted({operation_in(code) for code in run.code}))
-            row["steps"] = run.cfg.SOLVER.MAX_ITER
-            row["time"] = "-" if run.seconds is None else str(timedelta(seconds=run.seconds))
+            means = [result.attention[block] for result in done.values()]
+            form = {"query dependence": ".2f"}
+            row |= {
+                name: ", ".join(f"{each[name]:{form.get(name, '.0f')}}" for each in means) for name in columns
+            }
             rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-@cache
-def operation_in(code: str) -> str:
-    """What git calls the content of nl_detectron/layers in a revision: the same if no line of it differs."""
-    command = ["git", "-C", str(PROJECT), "rev-parse", "--short=12", f"{code}:nl_detectron/layers"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 else "-"
+def trainings_table(results: Results) -> str:
+    """A row for each finished training: with which code, and how long it took."""
+    rows = []
+    for each in results.values():
+        row = {"training": each.arm, "seed": each.seed, "code": ", ".join(each.code)}
+        row |= {"operation": ", ".join(each.operation), "steps": max(map(max, each.curves.values()))}
+        row["time"] = "-" if each.seconds is None else str(timedelta(seconds=each.seconds))
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from far_context.folder import Experiment
+from far_context.evaluation import Evaluation
+from far_context.folder import Experiment, read_runs
 from far_context.matrix import ARMS, SEEDS, Training
+from far_context.results import Results, result_of
 
 from nl_detectron.engine import Run, read_run
 
@@ -46,3 +48,11 @@ def make_up(
     lines = [{"iteration": 99, "loss_cls": 1.0, "loss_keypoint": 1.0}, last]
     (folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_run(folder)
+
+
+def results_in(experiment: Experiment, seen: Callable[[Training], Evaluation]) -> Results:
+    """What is kept of the finished trainings, with what their models are said to have seen."""
+    return {
+        training: result_of(experiment, training, run, seen(training))
+        for training, run in read_runs(experiment)
+    }

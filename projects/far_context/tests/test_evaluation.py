@@ -1,19 +1,14 @@
 """What is made of detections and of attention weights: against pictures that were drawn for it."""
 
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
-from far_context import evaluation
 from far_context.evaluation import Evaluation, attend, disc_at, disc_of, is_right, positions_on, share_of
 from far_context.labels import SWAPPED
-from made_up_trainings import Train
 
 from nl_detectron.inspect import Grid
 
@@ -140,17 +135,12 @@ def test_right_where_the_figures_differ() -> None:
     assert np.isnan(Evaluation([[True]], [False]).right_share_where_they_differ())
 
 
-def test_an_evaluation_is_kept_until_the_weights_change(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = train("mask/nl_res4/seed_1", bbox=(70.0, 80.0), segm=(70.0, 80.0))
-    weights = run.folder / "model_final.pth"
-    weights.touch()
-    found = Evaluation([[True, None]], [False], {"res4": [(True, 0.5, 0.25, 0.1)]}, {"res4": [0.1]})
-    monkeypatch.setattr(evaluation, "evaluate", evaluated := Mock(return_value=found))
-    first, second = evaluation.evaluation_of(run), evaluation.evaluation_of(run)
-    assert first == second == replace(found, attention={"res4": [[True, 0.5, 0.25, 0.1]]})
-    evaluated.assert_called_once()
-    os.utime(weights, (time.time() + 1, time.time() + 1))
-    evaluation.evaluation_of(run)
-    assert evaluated.call_count == 2
+def test_shares_and_means() -> None:
+    """Named as the tables name them; weights are means over the figures with a red and with a blue disc."""
+    figures = [(True, 0.5, 0.2, 0.1), (True, 0.7, 0.2, 0.1), (False, 1.0, 0.4, 0.4)]
+    seen = Evaluation([[True], [False]], [False, False], {"res4": figures}, {"res4": [0.25, 0.75]})
+    assert seen.shares() == {"right": 50, "told apart": 0}
+    assert replace(seen, differ=[True, False]).shares()["right where the two differ"] == 100
+    expected = {"on a red disc, %": 60, "red: from everywhere": 20, "on a blue disc, %": 100}
+    expected |= {"blue: from everywhere": 40, "if all were alike": 20, "query dependence": 0.5}
+    assert seen.attention_means() == {"res4": pytest.approx(expected)}

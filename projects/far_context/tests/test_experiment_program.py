@@ -41,7 +41,9 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     output = ["--output", tmp_path / "out"]
     small = [*output, *ARMS, "--jobs", "2", "--train", "4", "--val", "2"]
-    assert tool(*small, *KEYS).endswith(f"2 trainings are finished in {tmp_path / 'out'}.\n")
+    assert tool(*small, *KEYS).endswith(
+        f"2 trainings are finished. What they came to is in {tmp_path}/out/results.jsonl.\n"
+    )
     losses = [
         json.loads((tmp_path / "out" / "mask" / arm / "seed_1" / "metrics.json").read_text().splitlines()[0])
         for arm in ("baseline", "nl_res4")
@@ -62,6 +64,12 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     assert "| mask   | +1 NL in res4 | res4.non_local_5 | 1 " in text
     pictures = sorted(path.name for path in (tmp_path / "docs").iterdir())
     assert pictures == ["attention_back.jpg", "attention_front.jpg", "curves.png"]
+    kept = (tmp_path / "out" / "results.jsonl").rename(tmp_path / "kept.jsonl")
+    elsewhere = ["--output", tmp_path / "empty", "--results", kept, "--train", "4", "--val", "2"]
+    page.write_text(PAGE)
+    tool(*elsewhere, "--report", page, *KEYS)
+    assert page.read_text() == text
+    assert tool(*elsewhere, *ARMS, *KEYS).startswith("2 trainings are finished.")  # nothing is trained
     others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
     assert others.startswith(f"error: --output {tmp_path / 'out'} holds another experiment, ")
 

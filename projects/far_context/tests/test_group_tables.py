@@ -5,17 +5,15 @@ import subprocess
 import pytest
 from far_context import report
 from far_context.evaluation import Evaluation
-from far_context.folder import Experiment, read_runs
-from far_context.matrix import ARMS, KEYPOINT, MAIN_PAIR, PLACES, PROJECT, SETTINGS, trainings
-from far_context.tables import Evaluated, attention_table, count, group_table, learnt_after, trainings_table
-from made_up_trainings import Train
-
-ARM = {arm.path: arm for arm in ARMS}
-Arms = dict[object, Evaluated]
+from far_context.folder import Experiment
+from far_context.matrix import KEYPOINT, MAIN_PAIR, PLACES, PROJECT, SETTINGS, Training, trainings
+from far_context.results import Results
+from far_context.tables import attention_table, count, group_table, learnt_after, trainings_table
+from made_up_trainings import TRAINING, Train, results_in
 
 
 @pytest.fixture
-def arms(experiment: Experiment, train: Train, cheap_counting: None) -> Arms:
+def results(experiment: Experiment, train: Train, cheap_counting: None) -> Results:
     """Two seeds of the baseline, three of the block; and one keypoint arm. Figures are right in `right`."""
     for place, far, near, code in (
         ("mask/baseline/seed_1", 40.0, 80.0, "abc"),
@@ -28,10 +26,7 @@ def arms(experiment: Experiment, train: Train, cheap_counting: None) -> Arms:
         train(place, code=code, bbox=(far, near), segm=(far - 1, near - 1))
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
     right = {1: [[True], [False]], 2: [[True, True], [True, None]], 3: [[False], [False]]}
-    return {
-        arm: {seed: (run, Evaluation(right[seed])) for seed, run in by_seed.items()}
-        for arm, by_seed in read_runs(experiment).items()
-    }
+    return results_in(experiment, lambda training: Evaluation(right[training.seed]))
 
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
@@ -39,17 +34,17 @@ def rows_of(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
 
 
-def test_differences_are_paired_by_seed(experiment: Experiment, arms: Arms) -> None:
+def test_differences_are_paired_by_seed(experiment: Experiment, results: Results) -> None:
     """Means 41 and 73; the pairs differ by 30 and 34, as the third seed has no baseline."""
-    rows = rows_of(group_table(experiment, MAIN_PAIR, arms))
+    rows = rows_of(group_table(experiment, MAIN_PAIR, results))
     assert list(rows) == ["baseline", "+1 NL in res4"]
-    expected = {"seeds": "1, 2", "code": "abc", "far: right, %": "62.5 ± 17.7"}
+    expected = {"seeds": "1, 2", "far: right, %": "62.5 ± 17.7"}
     expected |= {"far: told apart, %": "25.0 ± 35.4", "far: AP50 > 90 after": "-, -"}
     expected |= {"far: box AP": "41.0 ± 1.4", "far: mask AP": "40.0 ± 1.4"}
     expected |= {"near: box AP": "80.5 ± 0.7", "near: mask AP": "79.5 ± 0.7"}
     assert rows["baseline"] == expected | {"multiply-adds": "1.00 G", "parameters": "2.00 M"}
     block = rows["+1 NL in res4"]
-    assert (block["seeds"], block["code"]) == ("1, 2, 3", "aaa, abc")
+    assert block["seeds"] == "1, 2, 3"
     assert block["far: box AP"] == "73.0 ± 3.0 (+32.0 ± 2.8)"
     assert block["near: mask AP"] == "79.5 ± 0.0 (+0.0 ± 0.7)"
     assert (block["multiply-adds"], block["parameters"]) == ("+2.0%", "+5.0%")
@@ -57,15 +52,17 @@ def test_differences_are_paired_by_seed(experiment: Experiment, arms: Arms) -> N
 
 def test_where_figures_differ(experiment: Experiment, train: Train, cheap_counting: None) -> None:
     """A column for pictures with two labels, where there are any."""
-    run = train("mask/own_baseline/seed_1", bbox=(40.0, 80.0), segm=(40.0, 80.0))
+    train("mask/own_baseline/seed_1", bbox=(40.0, 80.0), segm=(40.0, 80.0))
     right = [[True, True], [False, False], [True, False], [True, False]]
-    seen = Evaluation(right, [False, False, True, True])
-    arm = ARM["mask/own_baseline"]
-    row = rows_of(group_table(experiment, [arm], {arm: {1: (run, seen)}}))["baseline"]
-    assert (row["far: right, %"], row["far: right where the two differ, %"]) == ("50.0", "50.0")
-    seen.right[2:] = [[True, True], [True, True]]
-    row = rows_of(group_table(experiment, [arm], {arm: {1: (run, seen)}}))["baseline"]
-    assert (row["far: right, %"], row["far: right where the two differ, %"]) == ("75.0", "100.0")
+
+    def row(seen: Evaluation) -> dict[str, str]:
+        arm = TRAINING["mask/own_baseline/seed_1"].arm
+        return rows_of(group_table(experiment, [arm], results_in(experiment, lambda _: seen)))["baseline"]
+
+    found = row(Evaluation(right, [False, False, True, True]))
+    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("50.0", "50.0")
+    found = row(Evaluation([*right[:2], [True, True], [True, True]], [False, False, True, True]))
+    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("75.0", "100.0")
 
 
 def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
@@ -74,7 +71,7 @@ def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
     code = head.stdout.strip() or "abc"
     train("mask/baseline/seed_2", code=code, bbox=(40.0, 80.0), segm=(40.0, 80.0))
     train("mask/gn/seed_1", code="no-such-revision", bbox=(40.0, 80.0), segm=(40.0, 80.0))
-    rows = rows_of(trainings_table(read_runs(experiment)))
+    rows = rows_of(trainings_table(results_in(experiment, lambda _: Evaluation([[True], [False]]))))
     command = ["git", "rev-parse", "--short=12", f"{code}:./../../nl_detectron/layers"]
     operation = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     expected = operation.stdout.strip() if operation.returncode == 0 else "-"
@@ -83,36 +80,31 @@ def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
     assert rows["mask/gn"]["operation"] == "-"
 
 
-def test_settings_are_compared_with_the_block(experiment: Experiment, arms: Arms) -> None:
-    rows = rows_of(group_table(experiment, SETTINGS, arms))
+def test_settings_are_compared_with_the_block(experiment: Experiment, results: Results) -> None:
+    rows = rows_of(group_table(experiment, SETTINGS, results))
     assert rows["+1 NL in res4"]["far: box AP"] == "73.0 ± 3.0"
     assert rows["GN after W_z"]["far: box AP"] == "71.0 (+1.0)"
 
 
-def test_what_is_not_trained(experiment: Experiment, arms: Arms) -> None:
+def test_what_is_not_trained(experiment: Experiment, results: Results) -> None:
     """It has its row."""
-    rows = rows_of(group_table(experiment, PLACES, arms))
+    rows = rows_of(group_table(experiment, PLACES, results))
     assert list(rows) == [arm.name for arm in PLACES]
     assert rows["+1 NL in res3"] == dict.fromkeys(rows["+1 NL in res3"], "") | {"seeds": "not trained"}
 
 
-def test_an_arm_without_reference_has_no_differences(experiment: Experiment, arms: Arms) -> None:
-    rows = rows_of(group_table(experiment, KEYPOINT, arms))
+def test_an_arm_without_reference_has_no_differences(experiment: Experiment, results: Results) -> None:
+    rows = rows_of(group_table(experiment, KEYPOINT, results))
     assert rows["baseline"]["seeds"] == "not trained"
     assert rows["+4 NL in head"]["far: keypoint AP"] == "20.0"
     assert rows["+4 NL in head"]["near: box AP"] == "51.0"
 
 
-def test_from_when_on_it_is_learnt(train: Train) -> None:
-    """Evaluations after 20, 40 and 60 steps are written under 19, 39 and 59; one below 90 undoes what was."""
-    run = train("mask/nl_res4/seed_1", bbox=(70.0, 0.0))
-    key = "shapes_far_val/bbox/AP50"
+def test_from_when_on_it_is_learnt() -> None:
+    """One below 90 undoes what was."""
 
     def after(*values: float) -> str:
-        run.history.clear()
-        for step, value in zip((19, 39, 59, 100), values, strict=True):
-            run.history[step] = {"iteration": step, key: value}
-        return learnt_after(run, "bbox/AP50")
+        return learnt_after(dict(zip((20, 40, 60, 100), values, strict=True)))
 
     assert after(50, 91, 92, 93) == "40"
     assert after(50, 91, 60, 93) == "100"
@@ -120,22 +112,25 @@ def test_from_when_on_it_is_learnt(train: Train) -> None:
     assert after(91, 91, 91, 91) == "20"
 
 
-def test_attention() -> None:
-    """Means over the figures with a red and with a blue disc, for each seed."""
+def test_attention(experiment: Experiment, train: Train) -> None:
+    """Means over the figures, for each seed; no row without a block."""
     weights = {
         1: [(True, 0.5, 0.2, 0.1), (True, 0.7, 0.2, 0.1), (False, 1.0, 0.4, 0.2)],
         2: [(True, 0.8, 0.4, 0.1), (False, 0.9, 0.4, 0.1)],
     }
     block = "res4.non_local_5"
-    main = {
-        seed: (None, Evaluation([], [], {block: figures}, {block: [0.25, 0.75]}))
-        for seed, figures in weights.items()
-    }
-    table = attention_table({ARM["mask/baseline"]: {1: (None, Evaluation())}, ARM["mask/nl_res4"]: main})
+
+    def seen(training: Training) -> Evaluation:
+        if training.arm == MAIN_PAIR[0]:
+            return Evaluation([[True], [False]])
+        return Evaluation([[True], [False]], [], {block: weights[training.seed]}, {block: [0.25, 0.75]})
+
+    for place in ("baseline/seed_1", "nl_res4/seed_1", "nl_res4/seed_2"):
+        train(f"mask/{place}", bbox=(40.0, 80.0), segm=(40.0, 80.0))
     expected = {"arm": "+1 NL in res4", "block": block, "seeds": "1, 2"}
     expected |= {"on a red disc, %": "60, 80", "red: from everywhere": "20, 40"}
     expected |= {"on a blue disc, %": "100, 90", "blue: from everywhere": "40, 40"}
-    assert rows_of(table) == {
+    assert rows_of(attention_table(results_in(experiment, seen))) == {
         "mask": expected | {"if all were alike": "13, 10", "query dependence": "0.50, 0.50"}
     }
 
@@ -148,8 +143,8 @@ def test_what_an_arm_costs(experiment: Experiment) -> None:
     assert other.multiply_adds > one.multiply_adds > 1e9
 
 
-def test_summary(experiment: Experiment, arms: Arms) -> None:
-    assert report.summary(experiment, read_runs(experiment)) == (
+def test_summary(experiment: Experiment, results: Results) -> None:
+    assert report.summary(experiment, results) == (
         f"7 of the {len(trainings())} trainings of the matrix are finished, each with 12 far and 12 near "
         "pictures. All have SOLVER.MAX_ITER 100. One took 0:17:00 (the median of the 7 that were not killed)."
     )

@@ -6,26 +6,27 @@ import pytest
 from far_context import report
 from far_context.drawings import draw_curves
 from far_context.evaluation import Evaluation
-from far_context.folder import Experiment, read_runs
+from far_context.folder import Experiment
 from far_context.matrix import PROJECT
 from far_context.report import write_report
-from made_up_trainings import Train
+from far_context.results import Results
+from made_up_trainings import Train, results_in
 
 from nl_detectron.errors import UserError
 
 
 @pytest.fixture
-def trained(experiment: Experiment, train: Train, cheap_counting: None) -> Experiment:
+def trained(experiment: Experiment, train: Train, cheap_counting: None) -> Results:
     for seed, far in ((1, 40.0), (2, 42.0)):
         train(f"mask/baseline/seed_{seed}", bbox=(far, 80.0), segm=(39.0, 79.0))
         train(f"mask/nl_res4/seed_{seed}", bbox=(far + 30, 80.0), segm=(69.0, 79.0))
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
-    return experiment
+    return results_in(experiment, lambda training: Evaluation([[True], [False]], [False, False]))
 
 
-def test_curves(trained: Experiment) -> None:
+def test_curves(trained: Results) -> None:
     """The loss, and the score that needs the disc, far and near; no row for groups of one."""
-    figure = draw_curves(read_runs(trained))
+    figure = draw_curves(trained)
     labels = ["loss_cls in training, far and near", "box AP, far", "box AP, near"]
     assert [axes.get_ylabel() for axes in figure.axes] == labels
     assert figure.axes[0].get_title(loc="left") == "Mask R-CNN"
@@ -37,25 +38,27 @@ def test_curves(trained: Experiment) -> None:
 
 def test_curves_of_one_arm(experiment: Experiment, train: Train) -> None:
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
-    assert [axes.get_ylabel() for axes in draw_curves(read_runs(experiment)).axes][1:] == [
+    results = results_in(experiment, lambda training: Evaluation([[True], [False]]))
+    assert [axes.get_ylabel() for axes in draw_curves(results).axes][1:] == [
         "keypoint AP, far",
         "keypoint AP, near",
     ]
 
 
-def test_places_in_a_page(trained: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are filled; all else stays as it is, tables of earlier trainings too."""
-    monkeypatch.setattr(report, "evaluation_of", lambda run: Evaluation([[True], [False]]))
-    monkeypatch.setattr(report, "draw_attention", lambda runs: [("front", draw_curves(runs))])
+def test_places_in_a_page(
+    experiment: Experiment, trained: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are filled; all else stays as it is."""
+    monkeypatch.setattr(report, "draw_attention", lambda experiment: [("front", draw_curves(trained))])
     monkeypatch.setattr(report, "chance_table", lambda datasets: "")
     page = tmp_path / "page.md"
     place = "<!-- results:{} -->\nstale\n<!-- /results -->\n"
     page.write_text("# Ours\n" + place.format("summary") + "| kept |\n" + place.format("main") + "end\n")
-    write_report(trained, page)
+    write_report(experiment, trained, page)
     text = page.read_text()
     assert text.startswith("# Ours\n<!-- results:summary -->\n5 of the ")
     assert "(the median of the 5 that were not killed).\n<!-- /results -->\n| kept |\n<!-- results:" in text
-    assert "\n| baseline      | 1, 2    | abc    | 50.0 ± 0.0" in text
+    assert "\n| baseline      | 1, 2    | 50.0 ± 0.0" in text
     assert text.endswith("|\n<!-- /results -->\nend\n")
     assert "stale" not in text
     assert (tmp_path / "docs" / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -70,12 +73,19 @@ def test_places_in_a_page(trained: Experiment, tmp_path: Path, monkeypatch: pyte
         ("<!-- results:main -->\n<!-- results:chance -->\n<!-- /results -->\n", "found 1 complete ones"),
     ],
 )
-def test_a_page_without_proper_places(text: str, found: str, trained: Experiment, tmp_path: Path) -> None:
+def test_a_page_without_proper_places(text: str, found: str, experiment: Experiment, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(UserError, match=rf"page.md needs places, .* summary, main, .*; {found}\.$"):
-        write_report(trained, page)
+        write_report(experiment, {}, page)
     assert page.read_text() == text
+
+
+def test_a_report_of_nothing(experiment: Experiment, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- results:main -->\n<!-- /results -->\n")
+    with pytest.raises(UserError, match=r"^--output .* holds no finished trainings\.$"):
+        write_report(experiment, {}, page)
 
 
 def test_the_readme_has_proper_places() -> None:
