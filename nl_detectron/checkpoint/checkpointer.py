@@ -89,13 +89,14 @@ class Checkpointer(DetectionCheckpointer):
         read_checkpoint(Path(filename))  # refuses what could run code, before Detectron2 reads it
         with unreadable_as_user_error(filename), numpy_admitted():
             loaded = super()._load_file(filename)
-        tensors = find_state_dict({"model": loaded["model"]}, self.model.state_dict())
+        own = self.model.state_dict()
+        tensors = find_state_dict({"model": loaded["model"]}, own)
         for name, value in tensors.items():
             if not is_tensor(value):
                 kind = type(value).__name__
                 what = f"{filename} does not hold tensors by their names: {name!r} is a {kind}"
                 raise UserError(f"{what}. Save the state dict alone.")
-        loaded["model"], self._origin = convert_resnet(tensors)
+        loaded["model"], self._origin = convert_resnet(tensors, own)
         if self._origin:
             loaded["matching_heuristics"] = True
         return loaded

@@ -9,6 +9,7 @@ StateDict = Mapping[str, object]
 
 # Under which trainers keep the state dict, the first that is there; then whatever has "ema" in its name.
 _WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "module")
+_FIRST = "layer1.0.conv1.weight"
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
 
 # What torchvision's and timm's ImageNet models were trained with.
@@ -39,12 +40,12 @@ def is_tensor(value: object) -> bool:
     return isinstance(value, (torch.Tensor, np.ndarray))
 
 
-def convert_resnet(tensors: StateDict) -> tuple[StateDict, str]:
+def convert_resnet(tensors: StateDict, own: Collection[str] = ()) -> tuple[StateDict, str]:
     """Tensors of a ResNet of torchvision or timm under Detectron2's names, and what such a model needs.
 
-    Others stay as they are, with "".
+    Others stay as they are, with "", and so do all if the model has such a ResNet by its `own` names.
     """
-    if "layer1.0.conv1.weight" not in tensors:
+    if _FIRST not in tensors or any(name.endswith(_FIRST) for name in own):
         return tensors, ""
     return {_name_in_detectron2(name): value for name, value in tensors.items()}, _IMAGENET
 

@@ -15,9 +15,10 @@ from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleH
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nl_detectron.config import STAGES
 from nl_detectron.errors import ArgumentError
 from nl_detectron.layers import NonLocalBlock
+
+from .stages import blocks_of, find_stage, maps_at, runs_in_order, smallest_part
 
 logger = logging.getLogger(__name__)
 
@@ -25,43 +26,65 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def insert_non_local(
-    resnet: nn.Module, placement: Mapping[str, Sequence[int]], **block_arguments: object
+    model: nn.Module,
+    placement: Mapping[str, Sequence[int]],
+    in_channels: int | None = None,
+    **block_arguments: object,
 ) -> nn.Module:
-    """Put non-local blocks into a Detectron2 ResNet, in place; nothing else of it changes.
+    """Put non-local blocks into the stages of any network, in place; nothing else of it changes.
 
-    A block in a stage that is frozen is frozen with it, and stays the identity.
+    A stage is an nn.Sequential, an nn.ModuleList, or another module that runs its children one after another.
+    The part of the model around it is tried with a small map of zeros, in evaluation mode. A block in a stage
+    that is frozen is frozen with it, and stays the identity.
 
     Args:
-        resnet: any depth and residual block, new or trained; or a model with one such ResNet in it, with FPN
-            or without (Mask R-CNN, RetinaNet, Cascade R-CNN, Panoptic FPN, C4).
-        placement: for each stage, e.g. {"res4": [-1]}, the residual blocks k right before which a non-local
-            block goes; from -n to n in a stage of n blocks, n being after the last. The child is called
-            `non_local_<k>`, with k from 0 to n.
-        block_arguments: of `NonLocalBlock`.
+        model: a Detectron2 ResNet, or any model, new or trained.
+        placement: for each stage, e.g. {"res4": [-1]} or {"backbone.body.layer3": [2, 4]}, the blocks k right
+            before which a non-local block goes; from -n to n in a stage of n blocks, n being after the last.
+            A path may leave out its beginning. The child is called `non_local_<k>`, with k from 0 to n.
+        in_channels: C, where the convolutions beside the places do not tell it.
+        block_arguments: of `NonLocalBlock`. `dim` is that of the convolutions beside the place.
 
     Returns:
-        The same `resnet`.
+        The same `model`.
 
     Raises:
         ArgumentError: (a ValueError) named after the stage or block argument, for a bad value, a stage that
-            is not built, no block at all, or a place that is taken. Nothing is changed then.
+            is not there or does not run its children in order, no block at all, or a place that is taken.
+            Nothing is changed then.
     """
     if not isinstance(placement, Mapping):
         raise ArgumentError("placement", "a dict", placement, 'Give it like {"res4": [-1]}.')
-    found = _find("resnet", resnet, ResNet, "That of a model with FPN is model.backbone.bottom_up.")
-    stages = dict(zip(found.stage_names, found.stages, strict=True))
-    new = [
-        (stages[name], index, _new_block(stages[name], index, block_arguments))
-        for name, indices in placement.items()
-        for index in _resolve(name, indices, stages)
-    ]
+    if not isinstance(model, nn.Module):
+        raise ArgumentError("model", "a PyTorch module", type(model).__name__, "Give a network.")
+    new, parts = [], {}
+    for name, indices in placement.items():
+        if isinstance(indices, Sequence) and not indices and not isinstance(indices, str):
+            continue
+        path, stage = find_stage(model, name, indices)
+        places, parts[name] = _resolve(name, indices, stage), smallest_part(model, path, stage)
+        if not parts[name] and not isinstance(stage, nn.Sequential):
+            raise _not_run(name, stage, indices)
+        given = {"in_channels": in_channels, **block_arguments}
+        new += [(name, stage, index, _new_block(name, stage, index, given)) for index in places]
     if not new:
         raise ArgumentError(
             "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
         )
-    for stage, index, block in new:
-        insert_child(stage, f"non_local_{index}", block, [*_residual_blocks(stage), None][index])
-    return resnet
+    for _, stage, index, block in new:
+        insert_child(stage, f"non_local_{index}", block, [*blocks_of(stage), None][index])
+    for name, refused, _, _ in new:
+        if parts[name] and not runs_in_order(*parts[name], refused):
+            for _, stage, index, _ in new:
+                delattr(stage, f"non_local_{index}")
+            raise _not_run(name, refused, placement[name])
+    return model
+
+
+def _not_run(name: str, stage: nn.Module, indices: object) -> ArgumentError:
+    rule = "a stage that runs all its children in order, on maps of the channels found beside the place"
+    remedy = f"A block would not run in this {type(stage).__name__}: put it into the network's own code."
+    return ArgumentError(name, rule, indices, remedy)
 
 
 def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments: object) -> nn.Module:
@@ -168,38 +191,39 @@ def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Mo
     return found[0]
 
 
-def _resolve(name: str, indices: Sequence[int], stages: Mapping[str, nn.Sequential]) -> list[int]:
-    """The places asked for in stage `name`, each from 0 to n."""
-    if name not in STAGES:
-        raise ArgumentError("placement", f"a dict from {', '.join(STAGES)}", name, "Correct the name.")
+def _resolve(name: str, indices: Sequence[int], stage: nn.Module) -> list[int]:
+    """The places asked for in a stage, each from 0 to n."""
+    n = len(blocks_of(stage))
     is_list = isinstance(indices, Sequence) and not isinstance(indices, str)
-    if is_list and not indices:
-        return []
-    if name not in stages:
-        built = ", ".join(stages)
-        raise ArgumentError(name, f"empty, as only {built} are built", indices, f"Use {built}.")
-    n = len(_residual_blocks(stages[name]))
     if not is_list or not all(type(k) is int and -n <= k <= n for k in indices):
-        rule = f"a list of integers from {-n} to {n}, as the stage has {n} residual blocks"
+        rule = f"a list of integers from {-n} to {n}, as the stage has {n} blocks"
         raise ArgumentError(name, rule, indices, "[-1] is right before the last one.")
     resolved = [k + n if k < 0 else k for k in indices]
-    taken = {child for child, _ in stages[name].named_children()}
+    taken = {child for child, _ in stage.named_children()}
     if len({*resolved}) < len(resolved) or taken & {f"non_local_{k}" for k in resolved}:
         rule = "a list of places without a non-local block, each once"
         raise ArgumentError(name, rule, indices, "Leave out what is there already.")
     return resolved
 
 
-def _residual_blocks(stage: nn.Sequential) -> list[nn.Module]:
-    return [child for child in stage if not isinstance(child, NonLocalBlock)]
-
-
-def _new_block(stage: nn.Sequential, index: int, arguments: Mapping[str, object]) -> NonLocalBlock:
-    """A block for the place before residual block `index`: channels, dtype, device and state of it."""
-    blocks, parameters = _residual_blocks(stage), list(stage.parameters())
-    channels = blocks[-1].out_channels if index == len(blocks) else blocks[index].in_channels
-    block = _two_dimensional(channels, arguments).to(parameters[0]).train(stage.training)
-    if not any(p.requires_grad for p in parameters):
+def _new_block(name: str, stage: nn.Module, index: int, given: Mapping[str, object]) -> NonLocalBlock:
+    """A block for the place before block `index`: channels, dimension, dtype, device and state as there."""
+    found = maps_at(stage, index)
+    channels, dims = {channels for channels, _ in found}, {dim for _, dim in found}
+    given = {"dim": min(dims, default=2), **given}
+    if given["in_channels"] is None:
+        if len(channels) != 1:
+            said = f"say {' and '.join(map(str, sorted(channels)))}" if channels else "are missing"
+            rule = f"given for {name}, as the convolutions beside place {index} {said}"
+            raise ArgumentError("in_channels", rule, None, "It is C, the channels of the map there.")
+        given["in_channels"] = min(channels)
+    if dims and given["dim"] not in dims:
+        rule = f"{min(dims)}, as for the convolutions of {name}"
+        raise ArgumentError("dim", rule, given["dim"], "Leave it out.")
+    parameters = list(stage.parameters())
+    block = NonLocalBlock(**given).train(stage.training)
+    block = block.to(parameters[0]) if parameters else block
+    if parameters and not any(p.requires_grad for p in parameters):
         block.freeze()
         logger.warning(
             "A non-local block goes into a frozen stage: it is frozen too and stays the identity, "
@@ -215,7 +239,7 @@ def _two_dimensional(channels: int, arguments: Mapping[str, object]) -> NonLocal
     return block
 
 
-def insert_child(parent: nn.Sequential, name: str, block: nn.Module, before: nn.Module | None) -> None:
+def insert_child(parent: nn.Module, name: str, block: nn.Module, before: nn.Module | None) -> None:
     """Put `block` right before a child of `parent` (None: at the end), in place.
 
     `ResNet.stages` aliases the stages, so a new Sequential would never run, and `del parent[i]` would rename

@@ -78,7 +78,7 @@ def test_trimmed_stages() -> None:
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res4"]
     assert places(build_backbone(cfg)) == ["res4.non_local_1"]
     cfg.MODEL.NON_LOCAL.RES5 = [0]
-    with pytest.raises(ValueError, match=r"MODEL.NON_LOCAL.RES5 must be empty, as only .*got \[0\]"):
+    with pytest.raises(ValueError, match=r"MODEL.NON_LOCAL.RES5 must be empty, as ResNet has .*got \[0\]"):
         build_backbone(cfg)
 
 

@@ -53,11 +53,12 @@ def test_frozen_stage_freezes_its_block(caplog: pytest.LogCaptureFixture) -> Non
         ({"res4": 1}, "res4 must be a list of integers.*got 1"),
         ({"res4": 0}, "res4 must be a list of integers.*got 0"),
         ({"res4": "1"}, "res4 must be a list of integers.*got '1'"),
-        ({"res5": [0]}, r"res5 must be empty, as only res2, res3, res4 are built; got \[0\]"),
+        ({"res5": [0]}, r"res5 must be empty, as ResNet has .*; got \[0\]. Its stages: res2, res3, res4\.$"),
         ({"res4": []}, r"res4 must be a list with a block.*got \[\]"),
         ({}, "res4 must be a list with a block"),
         ({"res4": "", "res3": [0]}, "res4 must be a list of integers.*got ''"),
-        ({"rez4": [], "res3": [0]}, "placement must be a dict from res2, .*got 'rez4'"),
+        ({"rez4": [0], "res3": [0]}, "rez4 must be empty, as ResNet has no such stage"),
+        ({"res4": [0], "res3.0": [-1]}, "res3.0 must be a stage that runs all its children in order"),
     ],
 )
 def test_bad_placement(placement: dict[str, object], message: str) -> None:
@@ -83,14 +84,14 @@ def test_a_keypoint_head_with_blocks_is_refused() -> None:
 
 
 def test_other_modules_are_refused() -> None:
-    with pytest.raises(ValueError, match="resnet must be a Detectron2 ResNet, or.*; got 'Linear'"):
+    with pytest.raises(ValueError, match="res4 must be empty, as Linear has no .* Its stages: none"):
         insert_non_local(torch.nn.Linear(1, 1), {"res4": [-1]})
     with pytest.raises(ValueError, match="head must be a Detectron2 KRCNN.*got 'Linear'"):
         insert_non_local_keypoint(torch.nn.Linear(1, 1))
-    with pytest.raises(ValueError, match="dim must be 2, for maps of height and width; got 3"):
+    with pytest.raises(ValueError, match="dim must be 2, as for the convolutions of res4; got 3"):
         insert_non_local(resnet([1, 1, 1, 1]), {"res4": [-1]}, dim=3)
     two = torch.nn.ModuleList([resnet([1, 1, 1, 1]), resnet([1, 1, 1, 1])])
-    with pytest.raises(ValueError, match="or a model with one; got 'ModuleList with 2 of them'"):
+    with pytest.raises(ValueError, match="the path of one stage; .* 0.res4, 1.res4: give more of the path"):
         insert_non_local(two, {"res4": [-1]})
 
 

@@ -1,0 +1,108 @@
+"""Stages of any network: which module one is, the channels of its maps, and whether it runs what is in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from nl_detectron.errors import ArgumentError
+from nl_detectron.layers import NonLocalBlock
+
+_SIDE, _FRAMES = 32, 4  # of what a network is tried with
+_SHOWN = 12
+
+
+def find_stage(model: nn.Module, path: str, indices: object) -> tuple[str, nn.Module]:
+    """The whole path of the one stage whose path ends with `path`, and the stage.
+
+    Args:
+        indices: what is asked for there.
+
+    Raises:
+        ArgumentError: (a ValueError) named after the path, if there is no such stage, or more than one.
+    """
+    stages = {name: each for name, each in model.named_modules() if name and [*each.children()]}
+    found = [name for name in stages if f".{name}".endswith(f".{path}")]
+    if len(found) == 1:
+        return found[0], stages[found[0]]
+    if found:
+        remedy = f"There are {', '.join(found[:_SHOWN])}: give more of the path."
+        raise ArgumentError(path, "the path of one stage", indices, remedy)
+    lists = [name for name, each in stages.items() if _is_list_of_blocks(each)]
+    rule = f"empty, as {type(model).__name__} has no such stage"
+    raise ArgumentError(path, rule, indices, f"Its stages: {', '.join(lists[:_SHOWN]) or 'none'}.")
+
+
+def _is_list_of_blocks(module: nn.Module) -> bool:
+    kinds = {type(child) for child in blocks_of(module)}
+    is_list = isinstance(module, nn.Sequential | nn.ModuleList)
+    return is_list and len(kinds) == 1 and not issubclass(min(kinds), _ConvNd)
+
+
+def blocks_of(stage: nn.Module) -> list[nn.Module]:
+    """The children of a stage but for non-local blocks."""
+    return [child for child in stage.children() if not isinstance(child, NonLocalBlock)]
+
+
+def maps_at(stage: nn.Module, index: int) -> set[tuple[int, int]]:
+    """The channels and dimensions of the map before block `index`, as the last convolution before it and the
+    first one after it have them: more than one pair if they disagree.
+    """
+    blocks = blocks_of(stage)
+    before = [_convolutions(block)[-1:] for block in blocks[max(index - 1, 0) : index]]
+    after = [_convolutions(block)[:1] for block in blocks[index : index + 1]]
+    return {(each.out_channels, len(each.kernel_size)) for found in before for each in found} | {
+        (each.in_channels, len(each.kernel_size)) for found in after for each in found
+    }
+
+
+def _convolutions(module: nn.Module) -> list[_ConvNd]:
+    return [each for each in module.modules() if isinstance(each, _ConvNd)]
+
+
+def smallest_part(model: nn.Module, path: str, stage: nn.Module) -> tuple[nn.Module, Tensor] | None:
+    """The smallest part of a model around a stage that runs it on a map alone, and a map for it (of zeros).
+
+    Returns:
+        None if there is none.
+    """
+    names = path.split(".")
+    for n in reversed(range(len(names))):
+        part = model.get_submodule(".".join(names[:n]))
+        for first in _convolutions(part)[:1]:
+            sides = {1: [_SIDE], 2: [_SIDE] * 2, 3: [_FRAMES, _SIDE, _SIDE]}[len(first.kernel_size)]
+            x = first.weight.new_zeros(1, first.in_channels, *sides)
+            if runs_in_order(part, x, stage):
+                return part, x
+    return None
+
+
+@torch.no_grad()
+def runs_in_order(part: nn.Module, x: Tensor, stage: nn.Module) -> bool:
+    """Whether a part of a model runs with x, and in it each child of a stage once, one after another."""
+    calls: list[nn.Module] = []
+    hooks = [child.register_forward_hook(lambda child, *_: calls.append(child)) for child in stage.children()]
+    try:
+        with _evaluating(part):
+            part(x)
+    except Exception:  # it takes something else than a map, or a map of other channels
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls == [*stage.children()]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Keeps the statistics of norms. `train()` is not called, as a model may have one of its own."""
+    modes = {each: each.training for each in module.modules()}
+    try:
+        for each in modes:
+            each.training = False
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
