@@ -1,0 +1,10 @@
+"""128 consecutive frames (Table 2g), from the weights of 32: 2 clips on each of 8 GPUs, norms as they are."""
+
+from .nl5_i3d_R101_32f import dataloader, lr_multiplier, model, optimizer, train
+
+model.freeze_norms = True
+for part in (dataloader.train, dataloader.test):
+    part.mapper.frames, part.mapper.step = 128, 1
+dataloader.train.total_batch_size = 16
+optimizer.lr = 0.0025
+train.init_checkpoint = "output/video/model_final.pth"

@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Print the parameters and FLOPs of the paper's networks beside its own figures: see README.md."""
+
+from nl_video.costs import cost_table
+
+if __name__ == "__main__":
+    print(cost_table())

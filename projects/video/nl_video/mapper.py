@@ -1,0 +1,70 @@
+"""From a record to clips for the network, as Section 4.1 trains and tests."""
+
+import logging
+import multiprocessing
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from .reading import UnreadableVideoError, even_starts, random_start, read_clips
+
+logger = logging.getLogger(__name__)
+
+
+class ClipMapper:
+    """Reads the clips of a record, for Detectron2's loaders.
+
+    A video that cannot be read gives None in training, so that the loader takes another one; in a test, it
+    gives a record without clips. `unreadable` counts them over all workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        frames: int = 32,
+        step: int = 2,
+        clips: int = 10,
+        short_side: Sequence[int] = (256, 320),
+        crop: int = 224,
+        flip: bool = True,
+    ) -> None:
+        """
+        Args:
+            frames, step: of a clip. 32 of 64 consecutive frames: 32 and 2.
+            clips: evenly over a video that is tested. In training there is one, anywhere.
+            short_side: the smallest and largest one in training. Tests have the smallest, without a crop.
+            crop: the side of the squares in training.
+            flip: half of the clips, in training. Not where left and right are part of a class.
+        """
+        self.is_train, self.frames, self.step, self.clips = is_train, frames, step, clips
+        sides = [*range(short_side[0], short_side[-1] + 1)]
+        if is_train:
+            steps = [v2.RandomShortestSize(sides, antialias=True), v2.RandomCrop(crop)]
+            self.transform = v2.Compose([*steps, v2.RandomHorizontalFlip(0.5 if flip else 0)])
+        else:
+            self.transform = v2.Resize(sides[0], antialias=True)
+        self.unreadable = multiprocessing.Value("i")
+
+    def __call__(self, record: dict) -> dict | None:
+        """The record with `clips` (K, 3, frames, H, W) uint8."""
+        span = self.frames * self.step
+        if self.is_train:  # PyTorch's generator is seeded for each worker and epoch, numpy's is not
+            starts = random_start(np.random.default_rng(int(torch.randint(2**31, ()))), span)
+        else:
+            starts = even_starts(self.clips, span)
+        try:
+            clips = torch.from_numpy(read_clips(record["file_name"], starts, self.frames, self.step))
+        except UnreadableVideoError as error:
+            with self.unreadable:
+                self.unreadable.value += 1
+            logger.warning("A video is skipped, as it cannot be read: %s", error)
+            return None if self.is_train else record
+        return record | {"clips": self._transformed(clips.permute(0, 1, 4, 2, 3))}
+
+    def _transformed(self, clips: Tensor) -> Tensor:
+        """Each clip (T, 3, H, W) as one; stacked to (K, 3, T, H, W)."""
+        return torch.stack([self.transform(clip) for clip in clips]).transpose(1, 2)
