@@ -31,24 +31,23 @@ PLACES = {
 INFLATED = {"layer1": [0, 1, 2], "layer2": [0, 2], "layer3": range(0, 23, 2), "layer4": [1]}
 
 
-def c2d(
-    depth: int = 50, num_classes: int = 400, dropout: float = 0.5, **resnet_arguments: object
-) -> nn.Module:
+def c2d(depth: int = 50, num_classes: int = 400, dropout: float = 0.5) -> nn.Module:
     """C2D (Table 1): only its pools, which are not trained, see more than one frame.
 
     Args:
         depth: 50 or 101.
         dropout: before the classifier (Section 4.1).
-        resnet_arguments: of torchvision's ResNet.
 
     Returns:
         A torchvision ResNet of clips (B, 3, T, H, W). For 32 x 224 x 224, the map of `layer4` is 4 x 7 x 7.
     """
     if depth not in DEPTHS:
         raise ArgumentError("depth", "50 or 101", depth, "Table 1 and Section 4 have these.")
-    net = torchvision.models.get_model(
-        f"resnet{depth}", weights=None, num_classes=num_classes, **resnet_arguments
-    )
+    return as_c2d(torchvision.models.get_model(f"resnet{depth}", num_classes=num_classes), dropout)
+
+
+def as_c2d(net: nn.Module, dropout: float) -> nn.Module:
+    """Turn a torchvision ResNet of images into a C2D, in place."""
     add_time(net)
     net.conv1.stride = (2, 2, 2)
     net.maxpool = nn.MaxPool3d(3, stride=2, padding=1)  # pool1
