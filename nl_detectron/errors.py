@@ -23,6 +23,9 @@ class ArgumentError(UserError):
         super().__init__(f"{name} must be {rule}; got {value!r}. {remedy}")
         self.name, self.rule, self.value, self.remedy = name, rule, value, remedy
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # pickled between processes
+        return ArgumentError, (self.name, self.rule, self.value, self.remedy)
+
     def renamed(self, name: str) -> "ArgumentError":
         """The same refusal under the name by which the user gave the value, such as a config key."""
         return ArgumentError(name, self.rule, self.value, self.remedy)

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from unittest import mock
 
+from detectron2.config import LazyConfig
 from runs import SMALL, registrations_forgotten
 from torch.distributed.run import get_args_parser
 
@@ -162,5 +163,7 @@ def _check_script(script: str, arguments: list[str]) -> None:
     configs = getattr(args, "config_file", None) or []
     for config in [configs] if isinstance(configs, str) else configs:
         is_made_later = config.startswith("output/") or config.isupper()  # CONFIG stands for any file
-        if hasattr(args, "opts") and not is_made_later and not Path(config).is_dir():
+        if config.endswith(".py"):
+            LazyConfig.apply_overrides(LazyConfig.load(config), args.opts)
+        elif hasattr(args, "opts") and not is_made_later and not Path(config).is_dir():
             read_config(Namespace(**{**vars(args), "config_file": config, "register_coco": []}))

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nl_detectron.errors import ArgumentError
 from nl_detectron.layers import NonLocalBlock
 
-from .stages import blocks_of, find_stage, maps_at, runs_in_order, smallest_part
+from .stages import blocks_of, find_stage, maps_at, part_to_try, runs_in_order
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def insert_non_local(
     """Put non-local blocks into the stages of any network, in place; nothing else of it changes.
 
     A stage is an nn.Sequential, an nn.ModuleList, or another module that runs its children one after another.
-    The part of the model around it is tried with a small map of zeros, in evaluation mode. A block in a stage
+    The smallest part of the model around it that runs on a map alone is tried with zeros, in evaluation mode
+    (forward hooks see that); if there is none, the stage itself is, with a warning. A block in a stage
     that is frozen is frozen with it, and stays the identity.
 
     Args:
@@ -62,11 +63,17 @@ def insert_non_local(
         if isinstance(indices, Sequence) and not indices and not isinstance(indices, str):
             continue
         path, stage = find_stage(model, name, indices)
-        places, parts[name] = _resolve(name, indices, stage), smallest_part(model, path, stage)
-        if not parts[name] and not isinstance(stage, nn.Sequential):
-            raise _not_run(name, stage, indices)
+        if stage in parts:
+            raise ArgumentError(name, "another stage than the others", indices, f"{path} is there already.")
         given = {"in_channels": in_channels, **block_arguments}
-        new += [(name, stage, index, _new_block(name, stage, index, given)) for index in places]
+        blocks = [(k, _new_block(name, stage, k, given)) for k in _resolve(name, indices, stage)]
+        parts[stage] = part_to_try(model, path, stage, blocks[0][1])
+        if not parts[stage]:
+            raise _not_run(name, stage, indices)
+        if parts[stage][0] is stage:
+            what = "No part of the model around %s runs on a map alone: not tried whether it runs a block."
+            logger.warning(what, path)
+        new += [(name, stage, k, block) for k, block in blocks]
     if not new:
         raise ArgumentError(
             "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
@@ -74,7 +81,7 @@ def insert_non_local(
     for _, stage, index, block in new:
         insert_child(stage, f"non_local_{index}", block, [*blocks_of(stage), None][index])
     for name, refused, _, _ in new:
-        if parts[name] and not runs_in_order(*parts[name], refused):
+        if not runs_in_order(*parts[refused], refused):
             for _, stage, index, _ in new:
                 delattr(stage, f"non_local_{index}")
             raise _not_run(name, refused, placement[name])
@@ -82,9 +89,9 @@ def insert_non_local(
 
 
 def _not_run(name: str, stage: nn.Module, indices: object) -> ArgumentError:
-    rule = "a stage that runs all its children in order, on maps of the channels found beside the place"
-    remedy = f"A block would not run in this {type(stage).__name__}: put it into the network's own code."
-    return ArgumentError(name, rule, indices, remedy)
+    rule = "a stage that runs all its children in order, on maps of the block's channels"
+    what = f"In this {type(stage).__name__}, a block would not run."
+    return ArgumentError(name, rule, indices, f"{what} If the channels are others, give in_channels.")
 
 
 def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments: object) -> nn.Module:

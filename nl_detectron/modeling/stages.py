@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from nl_detectron.errors import ArgumentError
 from nl_detectron.layers import NonLocalBlock
 
-_SIDE, _FRAMES = 32, 4  # of what a network is tried with
+_SIDES, _FRAMES = (32, 224), 4  # of what a network is tried with
 _SHOWN = 12
 
 
@@ -51,44 +51,57 @@ def maps_at(stage: nn.Module, index: int) -> set[tuple[int, int]]:
     first one after it have them: more than one pair if they disagree.
     """
     blocks = blocks_of(stage)
-    before = [_convolutions(block)[-1:] for block in blocks[max(index - 1, 0) : index]]
-    after = [_convolutions(block)[:1] for block in blocks[index : index + 1]]
-    return {(each.out_channels, len(each.kernel_size)) for found in before for each in found} | {
-        (each.in_channels, len(each.kernel_size)) for found in after for each in found
-    }
+    before = [each for block in blocks[:index] for each in _convolutions(block)][-1:]
+    after = [each for block in blocks[index:] for each in _convolutions(block)][:1]
+    maps = [(each.out_channels, each) for each in before] + [(each.in_channels, each) for each in after]
+    return {(channels, len(each.kernel_size)) for channels, each in maps}
 
 
 def _convolutions(module: nn.Module) -> list[_ConvNd]:
     return [each for each in module.modules() if isinstance(each, _ConvNd)]
 
 
-def smallest_part(model: nn.Module, path: str, stage: nn.Module) -> tuple[nn.Module, Tensor] | None:
-    """The smallest part of a model around a stage that runs it on a map alone, and a map for it (of zeros).
+def part_to_try(
+    model: nn.Module, path: str, stage: nn.Module, block: NonLocalBlock
+) -> tuple[nn.Module, Tensor] | None:
+    """The smallest part of a model around a stage that runs on a map alone, else the stage; and the map.
+
+    Args:
+        block: a new one for the stage, which tells channels and dimension where no convolution does.
 
     Returns:
-        None if there is none.
+        None if there is none, or it does not run all children of the stage in order.
     """
     names = path.split(".")
-    for n in reversed(range(len(names))):
-        part = model.get_submodule(".".join(names[:n]))
-        for first in _convolutions(part)[:1]:
-            sides = {1: [_SIDE], 2: [_SIDE] * 2, 3: [_FRAMES, _SIDE, _SIDE]}[len(first.kernel_size)]
-            x = first.weight.new_zeros(1, first.in_channels, *sides)
-            if runs_in_order(part, x, stage):
-                return part, x
+    parts = [model.get_submodule(".".join(names[:n])) for n in reversed(range(len(names)))]
+    if isinstance(stage, nn.Sequential):
+        parts.append(stage)
+    for part in parts:
+        for side in _SIDES:
+            x = _map_for(part, block, side)
+            if (in_order := runs_in_order(part, x, stage)) is not None:
+                return (part, x) if in_order else None
     return None
 
 
+def _map_for(part: nn.Module, block: NonLocalBlock, side: int) -> Tensor:
+    """A small map of zeros for the first convolution of a part, or else for a block."""
+    first = next(iter(_convolutions(part)), None)
+    channels, dim = (first.in_channels, len(first.kernel_size)) if first else (block.in_channels, block.dim)
+    weight = first.weight if first else block.out.weight
+    return weight.new_zeros(1, channels, *[_FRAMES] * (dim == 3), *[side] * min(dim, 2))
+
+
 @torch.no_grad()
-def runs_in_order(part: nn.Module, x: Tensor, stage: nn.Module) -> bool:
-    """Whether a part of a model runs with x, and in it each child of a stage once, one after another."""
+def runs_in_order(part: nn.Module, x: Tensor, stage: nn.Module) -> bool | None:
+    """Whether a part of a model runs each child of a stage once, one after another; None if it fails on x."""
     calls: list[nn.Module] = []
     hooks = [child.register_forward_hook(lambda child, *_: calls.append(child)) for child in stage.children()]
     try:
         with _evaluating(part):
             part(x)
-    except Exception:  # it takes something else than a map, or a map of other channels
-        return False
+    except Exception:  # it takes something else than a map, or a map of another size
+        return None
     finally:
         for hook in hooks:
             hook.remove()
@@ -97,8 +110,9 @@ def runs_in_order(part: nn.Module, x: Tensor, stage: nn.Module) -> bool:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Keeps the statistics of norms. `train()` is not called, as a model may have one of its own."""
+    """Leaves modes and buffers as they were. `train()` is not called, as a model may have one of its own."""
     modes = {each: each.training for each in module.modules()}
+    buffers = [(each, each.clone()) for each in module.buffers()]
     try:
         for each in modes:
             each.training = False
@@ -106,3 +120,5 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for each, mode in modes.items():
             each.training = mode
+        for buffer, value in buffers:
+            buffer.copy_(value)

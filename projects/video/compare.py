@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from nl_video.comparison import SEEDS, compare, comparison_table
-from nl_video.drawn import preview
+from nl_video.drawn import preview, write_videos
 
 from nl_detectron.engine import output_path
 from nl_detectron.errors import one_line_errors
@@ -21,14 +21,23 @@ def main() -> None:
     )
     parser.add_argument("--output", type=output_path, default=Path("output/drawn_clips"), metavar="FOLDER")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=200, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="of each training (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, action="append", metavar="N", help="may be repeated (default: 1, 2, 3)"
     )
-    parser.add_argument("--preview", type=Path, metavar="FILE", help="draw clips of each kind; train nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--preview", type=Path, metavar="FILE", help="draw clips of each kind; train nothing"
+    )
+    text = "write clips as videos, in Kinetics' layout; train nothing"
+    instead.add_argument("--videos", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--train", type=int, default=800, help="videos (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=80, help="videos (default: %(default)s)")
     args = parser.parse_args()
     with one_line_errors():
-        if args.preview:
+        if args.videos:
+            write_videos(args.videos, args.train, args.val)
+        elif args.preview:
             with atomic_write(args.preview.resolve()) as unfinished:
                 preview().savefig(unfinished, dpi=80, format=args.preview.suffix.removeprefix("."))
         else:

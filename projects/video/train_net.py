@@ -23,6 +23,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from nl_video.weights import load_weights
 from omegaconf import DictConfig
+from torch import distributed as dist
 from torch import nn
 
 from nl_detectron import summarize_non_local
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         if args.eval_only:
             if new := load_weights(model.net, cfg.train.init_checkpoint):
                 raise UserError(f"train.init_checkpoint {cfg.train.init_checkpoint} lacks {new}.")
-            evaluate(cfg, create_ddp_model(model))
+            evaluate(cfg, model)
         else:
             train(cfg, model, args.resume)
 
@@ -81,6 +82,11 @@ def train(cfg: DictConfig, model: nn.Module, resume: bool) -> None:
 
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
+    if (
+        comm.get_world_size() > 1
+    ):  # norms have seen different clips in each process: the first one's are saved
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
     loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     found = inference_on_dataset(model, loader, evaluator)
     if comm.is_main_process():

@@ -1,5 +1,6 @@
 """What is no mistake that we know, such as a bug in a user's own code, keeps its traceback."""
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from runs import MASK, arguments, run_here
 
 from nl_detectron.engine import Trainer, main
-from nl_detectron.errors import UserError
+from nl_detectron.errors import ArgumentError, UserError
 
 
 def build_faulty_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
@@ -51,3 +52,11 @@ def test_what_detectron2_refuses(key: str, tmp_path: Path) -> None:
     with pytest.raises(KeyError) as raised:
         main(arguments(MASK, tmp_path, key, value))
     assert not isinstance(raised.value, UserError)
+
+
+def test_a_mistake_crosses_processes() -> None:
+    """Data loaders and pools of processes pickle what they raise."""
+    error = ArgumentError("dim", "1, 2 or 3", 4, "Choose one of these.")
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is ArgumentError
+    assert (str(other), other.remedy) == (str(error), error.remedy)

@@ -183,7 +183,7 @@ def test_how_a_stage_is_walked(walk: Callable, stage: type[nn.Module], runs: boo
         ValueError, match=r"^stage must be a stage that runs all its children in order"
     ) as error:
         insert_non_local(model, {"stage": [1]})
-    assert f"would not run in this {stage.__name__}" in str(error.value)
+    assert f"In this {stage.__name__}, a block would not run" in str(error.value)
     assert [*model.state_dict()] == keys
     assert [name for name, _ in model.net.stage.named_children()] == ["0", "1", "2"]
 
@@ -201,10 +201,68 @@ def test_channels_that_must_be_given() -> None:
     model = nn.Sequential(nn.Sequential(*shuffled))
     with pytest.raises(ValueError, match="place 1 say 8 and 32; got None. It is C"):
         insert_non_local(model, {"0": [1]})
-    with pytest.raises(ValueError, match="^0 must be a stage that .* of the channels found beside the place"):
+    with pytest.raises(
+        ValueError, match="^0 must be a stage that .* of the block's channels; .* give in_channels"
+    ):
         insert_non_local(model, {"0": [1]}, in_channels=32)
     assert not any(isinstance(module, NonLocalBlock) for module in model.modules())
     insert_non_local(model, {"0": [1]}, in_channels=8)
+    assert model(torch.rand(1, 3, 8, 8)).shape == (1, 8, 4, 4)
+
+
+def half(walker: Walker, x: Tensor) -> Tensor:
+    return walker.stage[:2](x)
+
+
+def nothing(walker: Walker, x: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize("walk", [half, nothing])
+def test_a_stage_that_is_not_run_as_a_whole(walk: Callable) -> None:
+    model = Walker(walk)
+    with pytest.raises(ValueError, match=r"^stage must be a stage that runs all its children in order"):
+        insert_non_local(model, {"stage": [1]})
+    assert not any(isinstance(module, NonLocalBlock) for module in model.modules())
+
+
+def of_a_dict(walker: Walker, x: dict[str, Tensor]) -> Tensor:
+    return walker.stage(x["image"])
+
+
+def test_a_model_that_cannot_be_tried(caplog: pytest.LogCaptureFixture) -> None:
+    """Its stage is, and a warning says so; what does not run by itself is refused."""
+    model = insert_non_local(Walker(of_a_dict), {"stage": [-1]})
+    assert "No part of the model around stage runs on a map alone" in caplog.text
+    assert model({"image": torch.rand(1, 4, 8, 8)}).shape == (1, 6, 8, 8)
+    with pytest.raises(ValueError, match="^stage must be a stage that"):
+        insert_non_local(Walker(of_a_dict), {"stage": [-1]}, in_channels=8)
+    with pytest.raises(ValueError, match="^stage must be a stage that"):
+        insert_non_local(Walker(of_a_dict, nn.ModuleList), {"stage": [-1]})
+    tokens = torchvision.models.vit_b_32(weights=None)
+    with pytest.raises(ValueError, match="^encoder.layers must be a stage that"):
+        insert_non_local(tokens, {"encoder.layers": [-1]}, in_channels=768)
+
+
+def test_a_network_that_needs_large_images() -> None:
+    """alexnet fails on 32 pixels, and shows on 224 that the given channels are wrong."""
+    with pytest.raises(ValueError, match="^features must be a stage that"):
+        insert_non_local(torchvision_model("alexnet"), {"features": [3]}, in_channels=8)
+    insert_non_local(torchvision_model("alexnet"), {"features": [3]})
+
+
+def test_one_stage_by_two_paths() -> None:
+    model = nn.Sequential(torchvision_model("resnet18"))
+    with pytest.raises(ValueError, match="0.layer3 is there already"):
+        insert_non_local(model, {"layer3": [1], "0.layer3": [0]})
+    assert not any(isinstance(module, NonLocalBlock) for module in model.modules())
+
+
+def test_channels_beyond_a_pool() -> None:
+    """A block that has no convolution keeps the channels."""
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(2), nn.ReLU()))
+    insert_non_local(model, {"0": [1, 2, 3]})
+    assert [block.in_channels for _, block in non_local_blocks(model)] == [8, 8, 8]
     assert model(torch.rand(1, 3, 8, 8)).shape == (1, 8, 4, 4)
 
 

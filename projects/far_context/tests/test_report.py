@@ -1,5 +1,6 @@
 """The report in a page, and its pictures."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,15 @@ from far_context import report
 from far_context.drawings import draw_curves
 from far_context.evaluation import Evaluation
 from far_context.folder import Experiment
-from far_context.matrix import PROJECT
-from far_context.report import write_report
-from far_context.results import Results
+from far_context.matrix import GROUPS, PROJECT
+from far_context.report import summary, write_report
+from far_context.results import Results, read_results
+from far_context.tables import attention_table, group_table, trainings_table
 from made_up_trainings import Train, results_in
 
 from nl_detectron.errors import UserError
+
+README = PROJECT / "README.md"
 
 
 @pytest.fixture
@@ -89,5 +93,26 @@ def test_a_report_of_nothing(experiment: Experiment, tmp_path: Path) -> None:
 
 
 def test_the_readme_has_proper_places() -> None:
-    file = PROJECT / "README.md"
-    report._check_places(file, file.read_text())
+    report._check_places(README, README.read_text())
+
+
+def test_the_readme_shows_the_results(cheap_counting: None) -> None:
+    """Its tables are those of results.jsonl, but for the costs, which need models."""
+    experiment = Experiment(PROJECT / "output", 800, 100)
+    results = read_results(experiment, PROJECT / "results.jsonl")
+    shown = dict(
+        re.findall(r"<!-- results:(\w+) -->\n(.*?)\n<!-- /results -->", README.read_text(), re.DOTALL)
+    )
+    assert "main" in shown
+    tables = {name: group_table(experiment, GROUPS[name], results) for name in shown if name in GROUPS}
+    tables |= {"trainings": trainings_table(results), "attention": attention_table(results)}
+    for name, table in tables.items():
+        columns = -2 if name in GROUPS else None
+        assert _cells(shown[name])[1:] != []
+        assert [row[:columns] for row in _cells(shown[name])] == [row[:columns] for row in _cells(table)]
+    assert summary(experiment, results) == shown["summary"]
+
+
+def _cells(table: str) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [row for row in rows if not set(row[0]) <= {"-", ":"}]

@@ -7,3 +7,4 @@ from nl_video.nets import c2d
 from .kinetics import dataloader, lr_multiplier, optimizer, train
 
 model = LazyCall(VideoClassifier)(net=LazyCall(c2d)(depth=50))
+train.output_dir = "output/video/c2d_R50_32f"

@@ -6,11 +6,11 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from nl_video.evaluator import VideoEvaluator
-from nl_video.mapper import ClipMapper
+from nl_video.mapper import ClipMapper, ReadableClips
 from nl_video.sources import kinetics
 
 train = dict(
-    output_dir="output/video",
+    output_dir="???",  # each config has its own
     init_checkpoint="detectron2://ImageNetPretrained/torchvision/R-50.pkl",
     max_iter=400000,
     amp=False,
@@ -28,8 +28,11 @@ lr_multiplier = LazyCall(MultiStepParamScheduler)(
 )
 dataloader = dict(
     train=LazyCall(build_detection_train_loader)(
-        dataset=LazyCall(kinetics)(root="datasets/kinetics", split="train"),
-        mapper=LazyCall(ClipMapper)(is_train=True, frames=32, step=2),
+        dataset=LazyCall(ReadableClips)(
+            records=LazyCall(kinetics)(root="datasets/kinetics", split="train"),
+            mapper=LazyCall(ClipMapper)(is_train=True, frames=32, step=2),
+        ),
+        mapper=None,
         total_batch_size=64,
         aspect_ratio_grouping=False,
         num_workers=8,

@@ -6,3 +6,4 @@ from nl_video.nets import PLACES, add_non_local
 from .c2d_R50_32f import dataloader, lr_multiplier, model, optimizer, train
 
 model.net = LazyCall(add_non_local)(net=model.net, placement=PLACES[10][50], axes="spacetime")
+train.output_dir = "output/video/nl10_c2d_R50_32f"

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from nl_detectron.errors import UserError
 
 
 class VideoClassifier(nn.Module):
@@ -64,6 +67,9 @@ class VideoClassifier(nn.Module):
         return (clips.to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
 
     def _loss(self, logits: Tensor, labels: list) -> Tensor:
+        classes = logits.shape[1]
+        if (most := max((label for each in labels for label in np.atleast_1d(each)), default=0)) >= classes:
+            raise UserError(f"There is a class {most}, but the network has {classes}. Set num_classes.")
         if not self.multi_label:
             return F.cross_entropy(logits, torch.tensor(labels, device=logits.device))
         targets = torch.zeros_like(logits)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import CosineParamScheduler
 from tabulate import tabulate
 from torch import nn
+from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from torch.utils.data import DataLoader
 from torchvision.models.resnet import Bottleneck, ResNet
 from tqdm import tqdm
@@ -28,7 +30,7 @@ from .nets import add_non_local, as_c2d
 
 SEEDS = (1, 2, 3)
 _ONE = {"layer3": [-1]}
-_FIVE = {"layer1": [1], "layer2": [0, 1], "layer3": [0, 1]}
+_FIVE = {"layer1": [2], "layer2": [0, 1], "layer3": [0, 1]}
 ARMS: dict[str, tuple[Mapping, str]] = {  # placement and axes
     "C2D": ({}, ""),
     "+1 NL, space": (_ONE, "space"),
@@ -38,8 +40,8 @@ ARMS: dict[str, tuple[Mapping, str]] = {  # placement and axes
     "+5 NL, time": (_FIVE, "time"),
     "+5 NL, spacetime": (_FIVE, "spacetime"),
 }
-_BATCH, _RATE = 16, 0.05
-_TEST_SEED, _TEST_CLIPS = 0, 200
+_BATCH, _RATE = 8, 0.05
+_TEST_SEED, _TEST_CLIPS = 0, 100
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Result:
 def light_net(arm: str) -> nn.Module:
     """res2 to res4 with a residual block each, whose reach is less than the distance of far discs."""
     net = ResNet(Bottleneck, [1, 1, 1, 1], num_classes=2, width_per_group=16)
+    net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=2, padding=1, bias=False)
     net.layer4, net.fc = nn.Identity(), nn.Linear(1024, 2)
     as_c2d(net, dropout=0.0)
     placement, axes = ARMS[arm]
@@ -69,22 +72,24 @@ def compare(output: Path, jobs: int, steps: int, seeds: Sequence[int] = SEEDS) -
     file = output / "results.jsonl"
     output.mkdir(parents=True, exist_ok=True)
     lines = file.read_text().splitlines() if file.exists() else []
-    done = {
-        (each.arm, each.seed): each
-        for each in (Result(**json.loads(line)) for line in lines)
-        if each.steps == steps
-    }
-    asked = [(arm, seed) for seed in seeds for arm in ARMS]
+    results = [Result(**json.loads(line)) for line in lines]
+    done = {(each.arm, each.seed, each.steps): each for each in results}
+    asked = [(arm, seed, steps) for seed in seeds for arm in ARMS]
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-        running = [pool.submit(train, arm, seed, steps) for arm, seed in asked if (arm, seed) not in done]
+    with ProcessPoolExecutor(jobs, context, _begin, (threads,)) as pool:
+        running = [pool.submit(train, *key) for key in asked if key not in done]
         for each in tqdm(as_completed(running), desc="training", total=len(running), unit="model"):
             result = each.result()
-            done[result.arm, result.seed] = result
+            done[result.arm, result.seed, result.steps] = result
             with atomic_write(file.resolve()) as unfinished:
                 unfinished.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done.values()))
     return [done[key] for key in asked]
+
+
+def _begin(threads: int) -> None:
+    _prctl_pr_set_pdeathsig(signal.SIGTERM)  # a worker ends with the program
+    torch.set_num_threads(threads)
 
 
 def train(arm: str, seed: int, steps: int) -> Result:

@@ -5,10 +5,16 @@ pools, a network sees that without a block; beyond it, something has to bring th
 all positions that the classifier gets cannot: no linear function tells same from different.
 """
 
+from pathlib import Path
+
+import av
 import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from nl_detectron.files import atomic_write
 
 KINDS = ("near", "far in space", "far in time", "far in both")
 FRAMES, SIDE, RADIUS = 16, 64, 7
@@ -70,6 +76,25 @@ class DrawnClips(torch.utils.data.Dataset):
         kind, label = self.kinds[index // 2 % len(self.kinds)], index % 2
         clip = torch.from_numpy(draw_clip(kind, label, rng))
         return {"clips": clip.permute(3, 0, 1, 2)[None], "label": label, "kind": kind}
+
+
+def write_videos(root: Path, train: int, val: int) -> None:
+    """Write clips of all kinds as video files, in Kinetics' layout: root/split/class/number.mp4."""
+    for split, count, seed in (("train", train, 1), ("val", val, 0)):
+        for number, record in enumerate(tqdm(DrawnClips(KINDS, count, seed), desc=f"writing {split}")):
+            file = root / split / ("same", "different")[record["label"]] / f"{number:06d}.mp4"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(file) as unfinished, av.open(str(unfinished), "w", format="mp4") as container:
+                stream = container.add_stream("mpeg4", rate=8)
+                stream.height, stream.width, stream.pix_fmt, stream.bit_rate = (
+                    SIDE,
+                    SIDE,
+                    "yuv420p",
+                    2_000_000,
+                )
+                for frame in record["clips"][0].permute(1, 2, 3, 0).numpy():
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.copy(), format="rgb24")))
+                container.mux(stream.encode())
 
 
 def preview() -> Figure:

@@ -42,12 +42,16 @@ def top(k: int, labels: list[int], scores: np.ndarray) -> float:
 
 
 def mean_average_precision(labels: list[list[int]], scores: np.ndarray) -> float:
-    """The mean precision at positive videos, and its mean over the classes, in per cent (Charades)."""
+    """The mean precision at positive videos, and its mean over the classes, in per cent (Charades).
+
+    Videos without any action come last.
+    """
     positive = np.zeros(scores.shape, bool)
     for row, classes in zip(positive, labels, strict=True):
         row[classes] = True
+    ranked = np.where(positive.any(1, keepdims=True), scores, -np.inf)  # as Charades' own code has it
     values = []
-    for truth, column in zip(positive.T, scores.T, strict=True):
+    for truth, column in zip(positive.T, ranked.T, strict=True):
         hits = truth[np.argsort(-column, kind="stable")]
         precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         values += [precision[hits].mean()] if hits.any() else []

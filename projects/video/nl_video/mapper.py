@@ -9,16 +9,40 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from nl_detectron.errors import UserError
+
 from .reading import UnreadableVideoError, even_starts, random_start, read_clips
 
 logger = logging.getLogger(__name__)
+
+_TRIES = 20
+
+
+class ReadableClips(torch.utils.data.Dataset):
+    """The records to train on, mapped; another one at random for each that cannot be read.
+
+    Detectron2 0.5's own fallback fails on Python 3.11.
+    """
+
+    def __init__(self, records: Sequence[dict], mapper: "ClipMapper") -> None:
+        self.records, self.mapper = records, mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        for _ in range(_TRIES):
+            if (mapped := self.mapper(self.records[index])) is not None:
+                return mapped
+            index = int(torch.randint(len(self.records), ()))
+        raise UserError(f"{_TRIES} videos in a row cannot be read: see the warnings.")
 
 
 class ClipMapper:
     """Reads the clips of a record, for Detectron2's loaders.
 
-    A video that cannot be read gives None in training, so that the loader takes another one; in a test, it
-    gives a record without clips. `unreadable` counts them over all workers.
+    A video that cannot be read gives None in training and, in a test, a record without clips. `unreadable`
+    counts them over all workers.
     """
 
     def __init__(
@@ -61,7 +85,8 @@ class ClipMapper:
         except UnreadableVideoError as error:
             with self.unreadable:
                 self.unreadable.value += 1
-            logger.warning("A video is skipped, as it cannot be read: %s", error)
+                count = self.unreadable.value
+            logger.warning("A video is skipped, as it cannot be read (the %d. time): %s", count, error)
             return None if self.is_train else record
         return record | {"clips": self._transformed(clips.permute(0, 1, 4, 2, 3))}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nl_detectron import NonLocalBlock, insert_non_local
 from nl_detectron.errors import ArgumentError
+from nl_detectron.modeling import non_local_blocks
 
 DEPTHS = (50, 101)
 # By blocks and depth (Section 5.1): 1 in res4; 5 at every other residual block of res3 and res4; 10 at every
@@ -86,12 +87,15 @@ def add_non_local(
     """
     if axes not in ("spacetime", "space", "time"):
         raise ArgumentError("axes", "'spacetime', 'space' or 'time'", axes, "Table 2d has these.")
+    before = {block for _, block in non_local_blocks(net)}
     insert_non_local(net, placement, **block_arguments)
-    if axes != "spacetime":
-        for stage in (module for module in net.modules() if isinstance(module, nn.Sequential)):
-            for name, block in stage.named_children():
-                if isinstance(block, NonLocalBlock):
-                    setattr(stage, name, AlongAxes(block.in_channels, axes, **block_arguments))
+    for path, block in [*non_local_blocks(net)] if axes != "spacetime" else ():
+        if block not in before:
+            stage, _, name = path.rpartition(".")
+            new = AlongAxes(block.in_channels, axes, **block_arguments)
+            new.to(block.g.weight).train(block.training)
+            new.requires_grad_(any(p.requires_grad for p in block.parameters()))
+            setattr(net.get_submodule(stage), name, new)
     return net
 
 

@@ -1,7 +1,7 @@
 """Clips of video files, decoded with PyAV."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -25,61 +25,79 @@ def even_starts(clips: int, span: int) -> Starts:
 
 
 def read_clips(path: Path, starts: Starts, frames: int, step: int) -> np.ndarray:
-    """(K, frames, H, W, 3) uint8, RGB: every `step`-th frame from each start. A last frame is repeated.
+    """(K, frames, H, W, 3) uint8, RGB: every `step`-th frame from each start.
+
+    A frame that cannot be decoded is the one before it, so that the end of a short video is repeated.
 
     Raises:
         UnreadableVideoError: if nothing can be decoded.
     """
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            first = starts(_count(container, stream))
-            wanted = [[start + step * k for k in range(frames)] for start in first]
-            decoded = _decode(container, stream, {each for clip in wanted for each in clip})
+        first = starts(_count(path))
+        wanted = [[start + step * k for k in range(frames)] for start in first]
+        numbers = {each for clip in wanted for each in clip}
+        decoded = (min(numbers) > 0 and _decode(path, numbers, seek=True)) or _decode(
+            path, numbers, seek=False
+        )
     except (av.FFmpegError, OSError, IndexError) as error:
         raise UnreadableVideoError(f"{path}: {error}") from error
     if not decoded:
         raise UnreadableVideoError(f"{path}: it has no frames")
-    last = max(decoded)
-    return np.stack([[decoded.get(each, decoded[last]) for each in clip] for clip in wanted])
+    there = sorted(decoded)
+    nearest = {each: there[max(bisect_right(there, each) - 1, 0)] for each in numbers}
+    return np.stack([[decoded[nearest[each]] for each in clip] for clip in wanted])
 
 
-def _count(container: av.container.InputContainer, stream: av.video.VideoStream) -> int:
-    """The number of frames, by the duration where the file does not tell."""
-    if stream.frames:
-        return stream.frames
-    if stream.duration:
-        seconds = float(stream.duration * stream.time_base)
-    else:
-        seconds = (container.duration or 0) / av.time_base
-    return round(seconds * float(stream.average_rate or 0))
+def _open(path: Path) -> av.container.InputContainer:
+    return av.open(str(path), metadata_errors="ignore")  # titles in any encoding
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream, wanted: set[int]
-) -> dict[int, np.ndarray]:
-    """The wanted frames by number, and the last one of the video if it ends before them.
+def _count(path: Path) -> int:
+    """The number of frames: as the file says, by its duration, or by its packets."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            return stream.frames
+        rate = float(stream.average_rate or 0)
+        seconds = (
+            float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        )
+        return round(seconds * rate) or sum(1 for packet in container.demux(stream) if packet.size)
 
-    Decoding begins at the key frame before the first one.
+
+def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
+    """The wanted frames by number, in the size of the first one; the last one if the video ends earlier.
+
+    Args:
+        seek: begin at the key frame before the first one; {} if the file leads elsewhere.
     """
-    begin, rate = stream.start_time or 0, stream.average_rate
-    if min(wanted) > 0 and rate:
-        with suppress(av.FFmpegError):  # a file without an index is decoded from its beginning
-            container.seek(begin + int(min(wanted) / rate / stream.time_base), stream=stream)
-    decoded, number, frame = {}, 0, None
-    try:
-        for k, frame in enumerate(container.decode(stream)):
-            if k == 0 and rate and frame.pts is not None:
-                number = round((frame.pts - begin) * stream.time_base * rate)
-            if number in wanted:
-                decoded[number] = frame.to_ndarray(format="rgb24")
-            if number >= max(wanted):
-                return decoded
-            number += 1
-    except av.FFmpegError:
-        if frame is None:
-            raise  # otherwise the file is damaged here, and ends
+    decoded, number, frame, size = {}, 0, None, {}
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        begin, rate = stream.start_time or 0, stream.average_rate
+        if seek and not rate:
+            return {}
+        try:
+            if seek:
+                container.seek(begin + int(min(wanted) / rate / stream.time_base), stream=stream)
+            for k, frame in enumerate(container.decode(stream)):
+                if k == 0:
+                    size = {"width": frame.width, "height": frame.height}
+                    if seek and frame.pts is not None:
+                        number = round((frame.pts - begin) * stream.time_base * rate)
+                    if number > min(wanted) or (seek and frame.pts is None):
+                        return {}
+                if number in wanted:
+                    decoded[number] = frame.to_ndarray(format="rgb24", **size)
+                if number >= max(wanted):
+                    return decoded
+                number += 1
+        except av.FFmpegError:
+            if frame is None:
+                if seek:
+                    return {}  # a file without an index, or damaged
+                raise
     if frame is not None:
-        decoded[number - 1] = frame.to_ndarray(format="rgb24")
+        decoded[number - 1] = frame.to_ndarray(format="rgb24", **size)
     return decoded

@@ -15,17 +15,22 @@ def kinetics(root: str, split: str) -> list[dict]:
     """The videos of Kinetics, or of any folder with one folder for each class: root/split/class/video.mp4.
 
     Returns:
-        Records with `file_name` and `label`, the number of the class in alphabetical order.
+        Records with `file_name` and `label`, the number of the class among the folders of root/train, in
+        alphabetical order.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are none, or a class that root/train lacks.
     """
-    folder = Path(root, split)
+    folder, train = Path(root, split), Path(root, "train")
     try:
-        _, numbers = find_classes(folder)
+        classes = [name for name in find_classes(train)[0] if not name.startswith(".")]
+        numbers = {name: number for number, name in enumerate(classes)}
+        found = [name for name in find_classes(folder)[0] if not name.startswith(".")]
+        if unknown := [name for name in found if name not in numbers]:
+            raise UserError(f"{folder} has {unknown[0]}, which {train} lacks: the classes are its folders.")
         videos = make_dataset(str(folder), numbers, EXTENSIONS, allow_empty=True)
     except FileNotFoundError as error:
-        raise UserError(f"{folder} needs a folder for each class, with its videos: {error}.") from None
+        raise UserError(f"{folder} and {train} need a folder for each class, with videos: {error}.") from None
     if not videos:
         raise UserError(f"{folder} has no video: none ends in {', '.join(EXTENSIONS)}.")
     return [{"file_name": name, "label": label} for name, label in videos]

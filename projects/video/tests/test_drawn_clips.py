@@ -128,7 +128,9 @@ def test_a_comparison(
     assert len(trained) == 2 * len(ARMS)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| C2D "))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["C2D", "1, 3", *["52 (51 to 53)"] * 4]
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2 * len(ARMS)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--output", str(tmp_path), "--seed", "1", "--steps", "2"])
+    compare.main()
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3 * len(ARMS)  # none is lost
 
 
 class Done:

@@ -11,10 +11,11 @@ from made_videos import LEVELS, numbered, write_video
 from nl_video import c2d
 from nl_video.classifier import VideoClassifier
 from nl_video.evaluator import VideoEvaluator, mean_average_precision, top
-from nl_video.mapper import ClipMapper
+from nl_video.mapper import ClipMapper, ReadableClips
 from torch import Tensor, nn
 
 from conftest import with_lively_norms
+from nl_detectron.errors import UserError
 
 
 @pytest.fixture
@@ -55,6 +56,17 @@ def test_videos_that_cannot_be_read_are_counted(video: str, tmp_path: Path) -> N
         mapper = ClipMapper(is_train=is_train, frames=2, step=1, clips=1)
         assert mapper(record) == expected
         assert mapper.unreadable.value == 1
+
+
+def test_another_video_is_trained_on_instead(video: str, tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    bad, good = {"file_name": str(tmp_path / "b.mp4"), "label": 0}, {"file_name": video, "label": 1}
+    mapper = ClipMapper(is_train=True, frames=2, step=1, short_side=(32, 32), crop=24)
+    clips = ReadableClips([bad, good], mapper)
+    assert len(clips) == 2
+    assert [clips[0]["label"], clips[1]["label"]] == [1, 1]
+    with pytest.raises(UserError, match="20 videos in a row cannot be read"):
+        ReadableClips([bad], mapper)[0]
 
 
 class Mean(nn.Module):
@@ -103,6 +115,13 @@ def test_losses() -> None:
         torch.testing.assert_close(found["loss_cls"], expected)
 
 
+def test_a_class_that_the_network_lacks() -> None:
+    record = {"clips": torch.zeros(1, 3, 2, 4, 4, dtype=torch.uint8)}
+    for multi_label, label in ((False, 5), (True, [0, 5])):
+        with pytest.raises(UserError, match="There is a class 5, but the network has 5. Set num_classes."):
+            VideoClassifier(Mean(), multi_label=multi_label).train()([record | {"label": label}])
+
+
 def test_frozen_norms() -> None:
     """As for 128 frames: neither statistics nor scales change."""
     net = with_lively_norms(c2d(50, num_classes=2))
@@ -123,14 +142,16 @@ def test_top_k() -> None:
 
 
 def test_mean_average_precision() -> None:
-    """As a loop that goes down each class's list; classes without a positive video have none."""
+    """As a loop down each class's list, which ends with videos without an action (Charades' own code)."""
     rng = np.random.default_rng(0)
     labels = [sorted(rng.choice(6, size=rng.integers(0, 3), replace=False).tolist()) for _ in range(30)]
     scores = rng.random((30, 8))
     values = []
     for c in range(8):
         hits, precisions = 0, []
-        for rank, k in enumerate(sorted(range(30), key=lambda k: -scores[k, c]), start=1):
+        for rank, k in enumerate(
+            sorted(range(30), key=lambda k: -scores[k, c] + 9 * (not labels[k])), start=1
+        ):
             if c in labels[k]:
                 hits += 1
                 precisions.append(hits / rank)

@@ -70,3 +70,22 @@ def test_a_file_with_sound_only(tmp_path: Path) -> None:
         container.mux(stream.encode())
     with pytest.raises(UnreadableVideoError):
         read_clips(tmp_path / "a.mp4", even_starts(1, 2), 2, 1)
+
+
+def test_a_video_whose_frames_change_their_size(tmp_path: Path) -> None:
+    """All frames get the size of the first one."""
+    parts = [
+        write_video(tmp_path / f"{k}.ts", numbered(10, *size)) for k, size in enumerate([(48, 64), (32, 48)])
+    ]
+    (tmp_path / "both.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert read_clips(tmp_path / "both.ts", lambda count: [0], frames=16, step=1).shape == (1, 16, 48, 64, 3)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.ts"])
+def test_containers_that_cannot_be_sought_in_well(name: str, tmp_path: Path) -> None:
+    """Frames stay in order, from the first one on."""
+    path = write_video(tmp_path / name, numbered(40), codec="libx264", gop=12)
+    for start in (0, 1, 13, 20):
+        (numbers,) = numbers_of(read_clips(path, lambda count, start=start: [start], frames=8, step=2))
+        assert np.diff(numbers).tolist() == [2] * 7
+        assert abs(numbers[0] - start) <= 2

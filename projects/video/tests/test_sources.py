@@ -25,8 +25,26 @@ def test_kinetics(tmp_path: Path) -> None:
     ]
 
 
+def test_classes_are_those_of_the_training_videos(tmp_path: Path) -> None:
+    """Also where a test set has fewer; hidden folders are none; another one is refused."""
+    for name in (
+        "train/a/1.mp4",
+        "train/b/1.mp4",
+        "train/c/1.mp4",
+        "train/.ipynb_checkpoints/1.mp4",
+        "val/c/1.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [each["label"] for each in kinetics(str(tmp_path), "val")] == [2]
+    assert [each["label"] for each in kinetics(str(tmp_path), "train")] == [0, 1, 2]
+    (tmp_path / "val" / "d").mkdir()
+    with pytest.raises(UserError, match="val has d, which .*train lacks"):
+        kinetics(str(tmp_path), "val")
+
+
 def test_no_kinetics(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"train needs a folder for each class"):
+    with pytest.raises(UserError, match=r"train need a folder for each class"):
         kinetics(str(tmp_path), "train")
     (tmp_path / "train" / "zumba").mkdir(parents=True)
     with pytest.raises(UserError, match=r"train has no video: none ends in \.mp4, \.avi"):
