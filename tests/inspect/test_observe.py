@@ -41,7 +41,8 @@ class Averages(nn.Module):
         super().__init__()
         stages = [[Average(stride), Average(1)] for stride in (1, 2, 2)]
         self.resnet = ResNet(Average(4), stages, out_features=["res4"])
-        insert_non_local(self.resnet, placement, pairwise="gaussian", reduction=3, norm="", **options)
+        kind = {"pairwise": "gaussian", "reduction": 3, "norm": ""}
+        insert_non_local(self.resnet, placement, in_channels=3, **kind, **options)
 
     def forward(self, batched_inputs: list[dict[str, Tensor]]) -> list[dict]:
         padded = ImageList.from_tensors([x["image"] for x in batched_inputs], 32)

@@ -20,7 +20,7 @@ OF_ANOTHER_TYPE = {  # by the type of the default: a value, and what is said
     str: ("3", "of type str; got '3'."),
     bool: ("1", "of type bool; got '1'."),
 }
-PLACES = "a list of integers from -2 to 2, as the stage has 2 residual blocks; got {}"
+PLACES = "a list of integers from -2 to 2, as the stage has 2 blocks; got {}"
 WRONG = {  # SCALE, which is True or False, has none
     "RES2": ("[9]", PLACES.format("[9]")),
     "RES3": ("[1.5]", PLACES.format("[1.5]")),

@@ -23,12 +23,14 @@ class Attention:
     """
     Attributes:
         name: of the block.
+        frame: of the clip, asked for.
         position: the frame, row and column asked for, in the block's map.
         size: of that map (T, H, W).
         weights: (T, H', W'), f(x_i, x_j) / C(x) of Eq. 1 for all j.
     """
 
     name: str
+    frame: int
     position: tuple[int, int, int]
     size: tuple[int, int, int]
     weights: np.ndarray
@@ -54,7 +56,8 @@ def attend(model: VideoClassifier, clip: Tensor, frame: int, y: float, x: float)
         size = tuple(features.shape[2:])
         asked = zip((frame, y, x), size, clip.shape[1:], strict=True)
         position = tuple(min(int(value * n / whole), n - 1) for value, n, whole in asked)
-        found.append(Attention(name, position, size, rows_at(block, features, *position).cpu().numpy()))
+        weights = rows_at(block, features, *position).cpu().numpy()
+        found.append(Attention(name, frame, position, size, weights))
     return found
 
 
@@ -88,7 +91,11 @@ def rows_at(block: nn.Module, features: Tensor, frame: int, row: int, column: in
 
 
 def draw_attention(clip: Tensor, attention: Attention) -> Figure:
-    """Frames of a clip (3, T, H, W) uint8, with arrows to the positions that are attended to most."""
+    """Frames of a clip (3, T, H, W) uint8, with arrows to the positions that are attended to most.
+
+    These have more than twice the share that all would have if they were alike. The frames are the one asked
+    for and, for the other frames of the map, their first ones.
+    """
     _, frames, height, width = clip.shape
     weights = np.abs(attention.weights)
     length = len(weights)
@@ -96,15 +103,16 @@ def draw_attention(clip: Tensor, attention: Attention) -> Figure:
     panels = figure.subplots(1, length, squeeze=False)[0]
     heat = {"alpha": 0.35, "cmap": "inferno", "vmin": 0, "vmax": weights.max() or 1}
     for k, axes in enumerate(panels):
-        number = int((k + 0.5) * frames / length)
+        number = attention.frame if k == attention.position[0] else k * frames // length
         for image, style in ((clip[:, number].permute(1, 2, 0).numpy(), {}), (weights[k], heat)):
             axes.imshow(image, extent=(0, width, height, 0), **style)
         axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0), title=f"frame {number}")
-    figure.suptitle(f"{attention.name}: the {STRONGEST} strongest positions")
+    figure.suptitle(f"{attention.name}: the strongest positions, at most {STRONGEST}")
     start = _center(attention.position[1:], attention.size[1:], (height, width))
     asked = panels[attention.position[0]]
     asked.plot(*start, "o", color="red")
     strongest = np.argsort(-weights, axis=None, kind="stable")[:STRONGEST]
+    strongest = strongest[weights.flat[strongest] > 2 * weights.mean()]
     for k, *place in zip(*np.unravel_index(strongest, weights.shape), strict=True):
         end = _center(place, weights.shape[1:], (height, width))
         style = {"arrowstyle": "-|>", "color": "deepskyblue", "lw": 1.2}

@@ -135,7 +135,9 @@ def test_what_a_position_attends_to(axes: str) -> None:
     assert found.weights[where].sum() == pytest.approx(1, abs=1e-5)
     figure = draw_attention(clip, found)
     assert len(figure.axes) == 2
-    assert "the 20 strongest positions" in figure.get_suptitle()
+    assert "the strongest positions, at most 20" in figure.get_suptitle()
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["frame 0", "frame 15"]
 
 
 def test_attention_is_that_of_the_package() -> None:
