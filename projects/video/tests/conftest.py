@@ -1,4 +1,4 @@
-"""What the tests share: light networks, and folders of videos."""
+"""What the tests share: a seed, and a folder of videos."""
 
 from pathlib import Path
 
@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from made_videos import numbered, write_video
-from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 
 @pytest.fixture(autouse=True)
@@ -27,20 +25,3 @@ def kinetics_folder(tmp_path: Path) -> Path:
                 write_video(root / split / label / f"{name}.mp4", frames)
     (root / "val" / "jumping" / "damaged.mp4").write_bytes(b"no video")
     return root
-
-
-def with_lively_norms(net: nn.Module) -> nn.Module:
-    """Random statistics and scales in all norms, so that nothing is hidden by zeros and ones."""
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net.eval()
-
-
-@pytest.fixture
-def light() -> dict[str, object]:
-    """Arguments with which torchvision's R50 has a block in each stage."""
-    return {"block": Bottleneck, "layers": [1, 1, 2, 1]}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lively_norms import with_lively_norms
 from made_videos import LEVELS, numbered, write_video
 from nl_video import c2d
 from nl_video.classifier import VideoClassifier
@@ -14,7 +15,6 @@ from nl_video.evaluator import VideoEvaluator, mean_average_precision, top
 from nl_video.mapper import ClipMapper, ReadableClips
 from torch import Tensor, nn
 
-from conftest import with_lively_norms
 from nl_detectron.errors import UserError
 
 

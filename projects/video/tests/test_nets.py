@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from lively_norms import with_lively_norms
 from nl_video import PLACES, add_non_local, c2d, i3d
 from nl_video.costs import NETWORKS, cost, cost_table
 from nl_video.nets import INFLATED, AlongAxes
 from torch import Tensor, nn
 
-from conftest import with_lively_norms
 from nl_detectron import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from lively_norms import with_lively_norms
 from nl_detectron_interop import export_block
 from nl_video import PLACES, add_non_local, c2d, i3d
 from nl_video.weights import load_weights
 from torch import Tensor, nn
 
-from conftest import with_lively_norms
 from nl_detectron.errors import UserError
 from nl_detectron.modeling import non_local_blocks
 
