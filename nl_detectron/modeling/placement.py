@@ -75,9 +75,10 @@ def insert_non_local(
             logger.warning(what, path)
         new += [(name, stage, k, block) for k, block in blocks]
     if not new:
-        raise ArgumentError(
-            "res4", "a list with a block, unless another stage has one", [], "Set it to [-1]."
-        )
+        name = (
+            "res4" if "res4" in placement else next(iter(placement), "placement")
+        )  # the default, or the first
+        raise ArgumentError(name, "a list with a block, unless another stage has one", [], "Set it to [-1].")
     for _, stage, index, block in new:
         insert_child(stage, f"non_local_{index}", block, [*blocks_of(stage), None][index])
     for name, refused, _, _ in new:

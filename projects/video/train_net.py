@@ -82,9 +82,8 @@ def train(cfg: DictConfig, model: nn.Module, resume: bool) -> None:
 
 
 def evaluate(cfg: DictConfig, model: nn.Module) -> dict:
-    if (
-        comm.get_world_size() > 1
-    ):  # norms have seen different clips in each process: the first one's are saved
+    # Norms have seen other clips in each process. The first one's are saved.
+    if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
     loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)

@@ -36,9 +36,8 @@ def read_clips(path: Path, starts: Starts, frames: int, step: int) -> np.ndarray
         first = starts(_count(path))
         wanted = [[start + step * k for k in range(frames)] for start in first]
         numbers = {each for clip in wanted for each in clip}
-        decoded = (min(numbers) > 0 and _decode(path, numbers, seek=True)) or _decode(
-            path, numbers, seek=False
-        )
+        decoded = _decode(path, numbers, seek=True) if min(numbers) else {}
+        decoded = decoded or _decode(path, numbers, seek=False)
     except (av.FFmpegError, OSError, IndexError) as error:
         raise UnreadableVideoError(f"{path}: {error}") from error
     if not decoded:
