@@ -1,8 +1,11 @@
-"""What new blocks do before the first step: how large logits are, and how many pairs are active."""
+"""What new blocks do before the first step, in a new model or a trained one: how large logits are, and how
+many pairs are active.
+"""
 
 from pathlib import Path
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
@@ -14,29 +17,43 @@ from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
 
 from .folder import Experiment
-from .matrix import MAIN, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
+from .matrix import MAIN, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
 
 _PICTURES = 2  # the first ones, far and near
 
 
 def start_table(experiment: Experiment) -> str:
-    """A row for each way to set up a Gaussian or concatenation block, with a number for each seed."""
+    """A row for each way to set up a Gaussian or concatenation block, with a number for each seed.
+
+    Blocks that are added to trained models need their weights. Without them, they have no row.
+    """
     rows = []
-    for arm in dict.fromkeys((MAIN, *WHY_GAUSSIAN, *WHY_CONCATENATION)):
-        if any(key.startswith("SOLVER.") for key in arm.keys):
-            continue  # it starts like another
+    new = [arm for arm in WHY_GAUSSIAN + WHY_CONCATENATION if not _has_schedule(arm)]  # others start alike
+    added = [arm for arm in TUNED[1:] if "dot_product" not in arm.keys and _start_is_there(experiment, arm)]
+    for arm in dict.fromkeys((MAIN, *new, *added)):
         found = [look_at(block, x) for block, x in (_first(experiment, arm, seed) for seed in arm.seeds)]
-        row = {"arm": arm.name, "seeds": ", ".join(map(str, arm.seeds))}
+        row = {"from": "the trained baseline" if arm.start else "random weights", "arm": arm.name}
+        row["seeds"] = ", ".join(map(str, arm.seeds))
         rows.append(row | {name: ", ".join(f"{each[name]:.0f}" for each in found) for name in found[0]})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
+def _has_schedule(arm: Arm) -> bool:
+    return any(key.startswith("SOLVER.") for key in arm.keys)
+
+
+def _start_is_there(experiment: Experiment, arm: Arm) -> bool:
+    return all(experiment.finished(Training(arm, seed).start) for seed in arm.seeds)
+
+
 def _first(experiment: Experiment, arm: Arm, seed: int) -> tuple[NonLocalBlock, Tensor]:
-    """The block of an arm's new model, and its input for the first training pictures."""
+    """The block of an arm before its first step, and its input for the first training pictures."""
     cfg = experiment.cfg(Training(arm, seed))
     cfg.MODEL.DEVICE = "cpu"
     seed_all_rng(seed)
     model = build_model(cfg).train()
+    if arm.start:
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)[:_PICTURES]]
     images = [
         torch.from_numpy(read_image(Path(record["file_name"])).transpose(2, 0, 1)) for record in records

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from far_context import start
 from far_context.folder import Experiment
-from far_context.matrix import WHY_CONCATENATION, WHY_GAUSSIAN
+from far_context.matrix import BASELINE, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Training
 from far_context.pictures import MODES, register_pictures, write_pictures
+from made_up_trainings import Train
 
 from nl_detectron.layers import NonLocalBlock
 
@@ -52,8 +54,29 @@ def test_the_table(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> N
     assert again.theta.weight.equal(block.theta.weight)
     monkeypatch.setattr(start, "WHY_GAUSSIAN", WHY_GAUSSIAN[:1])
     monkeypatch.setattr(start, "WHY_CONCATENATION", WHY_CONCATENATION[3:])
+    monkeypatch.setattr(start, "TUNED", ())
     monkeypatch.setattr(start, "_first", lambda experiment, arm, seed: (block, x))
     lines = start.start_table(experiment).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["+1 NL in res4", "Gaussian"]
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["+1 NL in res4", "Gaussian"]
     share = f"{start.look_at(block, x)['active pairs, %']:.0f}"
-    assert lines[2].split("|")[3].strip() == f"{share}, {share}, {share}"
+    assert lines[2].split("|")[4].strip() == f"{share}, {share}, {share}"
+
+
+@pytest.mark.slow
+def test_blocks_added_to_trained_models(experiment: Experiment, train: Train) -> None:
+    """Their input is that of the trained baseline, and they have no row without its weights."""
+    for mode in MODES:
+        write_pictures(experiment.datasets, mode, train=2, val=2)
+    register_pictures(experiment.datasets)
+    added = TUNED[1]
+    assert not start._start_is_there(experiment, added)
+    for seed in added.seeds:
+        train(f"mask/baseline/seed_{seed}")
+    assert start._start_is_there(experiment, added)
+    cfg = experiment.cfg(Training(BASELINE, 1))
+    cfg.MODEL.DEVICE = "cpu"
+    trained = build_model(cfg)
+    norm = trained.backbone.bottom_up.res4[4].conv3.norm
+    torch.nn.init.constant_(norm.bias, 1e6)
+    torch.save({"model": trained.state_dict()}, experiment.folder(Training(BASELINE, 1)) / "model_final.pth")
+    assert start._first(experiment, added, 1)[1].min() > 9e5
