@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import TypeVar
 
 import torch
+from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone.resnet import ResNet
 from detectron2.modeling.roi_heads.keypoint_head import KRCNNConvDeconvUpsampleHead
 from torch import nn
@@ -145,7 +146,7 @@ def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
         for child in (child for stage in resnet.stages for child in stage):
             if isinstance(child, NonLocalBlock):
                 yield child, stride
-            else:
+            elif isinstance(child, CNNBlockBase):  # what else has been put there keeps the size
                 stride *= child.stride
 
 

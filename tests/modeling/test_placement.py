@@ -13,6 +13,7 @@ from nl_detectron import (
     insert_non_local_keypoint,
     summarize_non_local,
 )
+from nl_detectron.modeling import insert_child
 
 
 def test_resnext_and_deformable_blocks() -> None:
@@ -103,3 +104,11 @@ def test_summary() -> None:
     assert first == "2 non-local blocks:"
     assert ["res3.non_local_0" in lines[0], "res4.non_local_1" in lines[1]] == [True, True]
     assert "C=32, d=16, pairwise='embedded_gaussian'" in lines[1]
+
+
+def test_summary_of_a_resnet_with_other_modules() -> None:
+    """They need not have a stride, as Detectron2's blocks do."""
+    model = insert_non_local(resnet([1, 1, 2, 1]), {"res4": [-1]})
+    alone = summarize_non_local(model, (64, 64))
+    insert_child(model.res3, "dropout", torch.nn.Dropout2d(), before=None)
+    assert summarize_non_local(model, (64, 64)) == alone

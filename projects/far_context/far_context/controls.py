@@ -41,7 +41,7 @@ def residual_block(last: CNNBlockBase) -> nn.Module:
     return block
 
 
-class GlobalContextBlock(nn.Module):
+class GlobalContextBlock(CNNBlockBase):
     """Section 3.4 of GCNet (Cao et al., 2019): all positions get the same context, of one softmax map.
 
         z_i = x_i + W_v2 ReLU(LN(W_v1 sum_j softmax_j(W_k x_j) x_j))
@@ -50,7 +50,7 @@ class GlobalContextBlock(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels, channels, stride=1)
         self.key = nn.Conv2d(channels, 1, kernel_size=1)
         self.transform = nn.Sequential(
             nn.Conv2d(channels, channels // 2, kernel_size=1),
