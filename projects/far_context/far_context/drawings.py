@@ -15,14 +15,18 @@ from nl_detectron.inspect import observe, read_image
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Experiment
 from .labels import CATEGORIES
-from .matrix import ENDS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED, Arm, Training
+from .matrix import ENDS, FORMS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED, Arm, Training
 from .results import LOSSES, SCORES, Curve, Results, by_seed, first_score
 
 
 def draw_curves(results: Results) -> Figure:
-    """A row for each group of several trained arms: the training loss, and the score that needs the disc."""
-    rows = (PLACES, SETTINGS, TUNED, OWN, KEYPOINT, ENDS)
+    """A row for each group of several trained arms: the training loss, and the score that needs the disc.
+
+    Groups of which another row shows all have none.
+    """
+    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, ENDS)
     groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
+    groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
     groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):

@@ -120,6 +120,13 @@ PLACES = (
     _mask("nl_res3", "+1 NL in res3", f"{_NL}.RES3", "[-1]", f"{_NL}.RES4", "[]"),
     _mask("nl_5", "+5 NL in res3 and res4", f"{_NL}.RES3", "[2, 4]", f"{_NL}.RES4", "[2, 4, 6]"),
 )
+FORMS = (
+    *MAIN_PAIR,
+    _mask("gaussian", "+1 NL, Gaussian", f"{_NL}.PAIRWISE", "gaussian"),
+    _mask("dot_product", "+1 NL, dot product", f"{_NL}.PAIRWISE", "dot_product"),
+    _mask("concatenation", "+1 NL, concatenation", f"{_NL}.PAIRWISE", "concatenation"),
+)
+GAUSSIAN, CONCATENATION = FORMS[2], FORMS[4]
 SETTINGS = (
     MAIN,
     _mask("no_scale", "no scale", f"{_NL}.SCALE", "False"),
@@ -127,9 +134,6 @@ SETTINGS = (
     _mask("no_norm", "no norm after W_z", f"{_NL}.NORM", ""),
     _mask("pooled_after", "pooled after phi and g", f"{_NL}.SUBSAMPLE", "embedding"),
     _mask("not_pooled", "not pooled", f"{_NL}.SUBSAMPLE", "none"),
-    _mask("gaussian", "Gaussian", f"{_NL}.PAIRWISE", "gaussian"),
-    _mask("dot_product", "dot product", f"{_NL}.PAIRWISE", "dot_product"),
-    _mask("concatenation", "concatenation", f"{_NL}.PAIRWISE", "concatenation"),
 )
 KEYPOINT = (
     _keypoint("baseline", "baseline", config=""),
@@ -141,15 +145,14 @@ KEYPOINT = (
     _keypoint("nl_head_not_pooled", "+4 NL in head, not pooled", f"{_NL}.SUBSAMPLE", "none"),
     _keypoint("nl_head_1", "+1 NL at the end of the head", f"{_NL}.KEYPOINT_HEAD_EVERY", "8"),
 )
-FORMS = {arm.path.removeprefix("mask/"): arm for arm in SETTINGS[-3:]}
 WHY_GAUSSIAN = (
-    FORMS["gaussian"],
+    GAUSSIAN,
     _changed("gaussian_over_channels", "Gaussian, logits x . x / C", "gaussian", "over_channels"),
     _changed("gaussian_normed", "Gaussian of normed x", "gaussian", "normed"),
     _changed("gaussian_others", "Gaussian, not itself", "gaussian", "others"),
 )
 WHY_CONCATENATION = (
-    FORMS["concatenation"],
+    CONCATENATION,
     _changed("concatenation_centred", "concatenation, half of the pairs active", "concatenation", "centred"),
     _changed("concatenation_normed", "concatenation of normed x", "concatenation", "normed"),
     _concatenation("no_decay", "no weight decay", "SOLVER.WEIGHT_DECAY", "0.0"),
@@ -157,8 +160,11 @@ WHY_CONCATENATION = (
 )
 TUNED = (
     _tuned("baseline", "baseline", config="far.yaml"),
-    _tuned("nl_res4", "+1 NL, embedded Gaussian"),
-    *(_tuned(path, f"+1 NL, {arm.name}", *arm.keys) for path, arm in FORMS.items()),
+    _tuned("nl_res4", "+1 NL added, embedded Gaussian"),
+    *(
+        _tuned(arm.path.removeprefix("mask/"), arm.name.replace("NL", "NL added"), *arm.keys)
+        for arm in FORMS[2:]
+    ),
 )
 GLOBAL_CONTEXT = PLACES[3]
 OWN = tuple(_with_own_discs(arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
@@ -179,6 +185,7 @@ LONGER = replace(
 # The arms of a table; the first one is the reference of the others.
 GROUPS = {
     "main": MAIN_PAIR,
+    "forms": FORMS,
     "places": PLACES,
     "settings": SETTINGS,
     "keypoint": KEYPOINT,
@@ -193,13 +200,14 @@ GROUPS = {
 _BATCHES = (
     MAIN_PAIR,
     TUNED,
-    (*FORMS.values(), GLOBAL_CONTEXT),
+    (*FORMS[2:], GLOBAL_CONTEXT),
     OWN,
     ENDS,
-    WHY_GAUSSIAN[1:] + WHY_CONCATENATION[1:],
+    WHY_CONCATENATION[1:],
     (LONGER,),
     KEYPOINT[:3],
-    PLACES[2:3] + PLACES[4:] + SETTINGS[1:-3] + KEYPOINT[3:],
+    PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
+    WHY_GAUSSIAN[1:],
 )
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 ALL = tuple(Training(arm, seed) for arm in ARMS for seed in arm.seeds)
