@@ -15,7 +15,7 @@ from nl_detectron.inspect import observe, read_image
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Experiment
 from .labels import CATEGORIES
-from .matrix import ENDS, FORMS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED, Arm, Training
+from .matrix import ENDS, FORMS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, SHADED, TUNED, Arm, Training
 from .results import LOSSES, SCORES, Curve, Results, by_seed, first_score
 
 
@@ -24,7 +24,7 @@ def draw_curves(results: Results) -> Figure:
 
     Groups of which another row shows all have none.
     """
-    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, ENDS)
+    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, SHADED, KEYPOINT, ENDS)
     groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
     groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
     groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]
@@ -62,11 +62,11 @@ def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
         for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
             figure = record["annotations"][0]
             yield CATEGORIES[figure["category_id"]], _draw_figures(run, record, [figure])
-    if run := _first(experiment, OWN[-1]):
+    for run in filter(None, (_first(experiment, group[-1]) for group in (OWN, SHADED))):
         records = DatasetCatalog.get(dataset_of(run, "far"))
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
         record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
-        yield "own", _draw_figures(run, record, record["annotations"])
+        yield run.cfg.DATASETS.TEST[0].split("_")[1], _draw_figures(run, record, record["annotations"])
 
 
 def _first(experiment: Experiment, arm: Arm) -> Run | None:

@@ -98,12 +98,13 @@ def _tuned(path: str, name: str, *keys: str, config: str = "nl_far.yaml") -> Arm
     return Arm(f"mask/tuned_{path}", name, f"mask_rcnn_R_50_FPN_{config}", (*keys, *steps), BASELINE)
 
 
-def _with_own_discs(arm: Arm) -> Arm:
+def _on(kind: str, arm: Arm) -> Arm:
+    """On pictures of another kind."""
     keys = (
-        *("DATASETS.TRAIN", "('shapes_own_near_train', 'shapes_own_far_train')"),
-        *("DATASETS.TEST", "('shapes_own_near_val', 'shapes_own_far_val')"),
+        *("DATASETS.TRAIN", f"('shapes_{kind}_near_train', 'shapes_{kind}_far_train')"),
+        *("DATASETS.TEST", f"('shapes_{kind}_near_val', 'shapes_{kind}_far_val')"),
     )
-    return replace(arm, path=arm.path.replace("/", "/own_"), keys=(*arm.keys, *keys), kind="own")
+    return replace(arm, path=arm.path.replace("/", f"/{kind}_"), keys=(*arm.keys, *keys), kind=kind)
 
 
 def _ends(path: str, name: str, *keys: str, config: str = "") -> Arm:
@@ -167,7 +168,9 @@ TUNED = (
     ),
 )
 GLOBAL_CONTEXT = PLACES[3]
-OWN = tuple(_with_own_discs(arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
+OWN, SHADED = (
+    tuple(_on(kind, arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN)) for kind in ("own", "shaded")
+)
 _STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
     _ends("baseline", "baseline"),
@@ -193,6 +196,7 @@ GROUPS = {
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
     "own": OWN,
+    "shaded": SHADED,
     "ends": ENDS,
     "longer": (BASELINE, LONGER),
 }
@@ -202,6 +206,7 @@ _BATCHES = (
     TUNED,
     (*FORMS[2:], GLOBAL_CONTEXT),
     OWN,
+    SHADED,
     ENDS,
     WHY_CONCATENATION[1:],
     (LONGER,),
