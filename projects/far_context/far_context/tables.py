@@ -89,7 +89,8 @@ def attention_table(results: Results) -> str:
     for arm in dict.fromkeys(training.arm for training in results):
         done = by_seed(results, arm)
         for block, columns in next(iter(done.values())).attention.items():
-            row = {"task": arm.task, "arm": arm.name, "block": block, "seeds": ", ".join(map(str, done))}
+            row = {"task": arm.task, "pictures": arm.kind, "arm": arm.name, "block": block}
+            row["seeds"] = ", ".join(map(str, done))
             means = [result.attention[block] for result in done.values()]
             form = {"query dependence": ".2f"}
             row |= {

@@ -127,7 +127,7 @@ def test_attention(experiment: Experiment, train: Train) -> None:
 
     for place in ("baseline/seed_1", "nl_res4/seed_1", "nl_res4/seed_2"):
         train(f"mask/{place}", bbox=(40.0, 80.0), segm=(40.0, 80.0))
-    expected = {"arm": "+1 NL in res4", "block": block, "seeds": "1, 2"}
+    expected = {"pictures": "one", "arm": "+1 NL in res4", "block": block, "seeds": "1, 2"}
     expected |= {"on a red disc, %": "60, 80", "red: from everywhere": "20, 40"}
     expected |= {"on a blue disc, %": "100, 90", "blue: from everywhere": "40, 40"}
     assert rows_of(attention_table(results_in(experiment, seen))) == {
