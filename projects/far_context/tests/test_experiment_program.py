@@ -61,7 +61,7 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     tool(*output, "--report", page)
     text = page.read_text()
     assert f"2 of the {len(trainings())} trainings of the matrix are finished" in text
-    assert "| mask   | +1 NL in res4 | res4.non_local_5 | 1 " in text
+    assert "| mask   | one        | +1 NL in res4 | res4.non_local_5 | 1 " in text
     pictures = sorted(path.name for path in (tmp_path / "docs").iterdir())
     assert pictures == ["attention_back.jpg", "attention_front.jpg", "curves.png"]
     kept = (tmp_path / "out" / "results.jsonl").rename(tmp_path / "kept.jsonl")

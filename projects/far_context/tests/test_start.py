@@ -57,7 +57,7 @@ def test_the_table(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(start, "TUNED", ())
     monkeypatch.setattr(start, "_first", lambda experiment, arm, seed: (block, x))
     lines = start.start_table(experiment).splitlines()
-    assert [line.split("|")[2].strip() for line in lines[2:]] == ["+1 NL in res4", "Gaussian"]
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["+1 NL in res4", "+1 NL, Gaussian"]
     share = f"{start.look_at(block, x)['active pairs, %']:.0f}"
     assert lines[2].split("|")[4].strip() == f"{share}, {share}, {share}"
 
