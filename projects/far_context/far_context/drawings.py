@@ -39,7 +39,8 @@ def draw_curves(results: Results) -> Figure:
                 style["marker"] = "" if key == "loss" else "."
                 _plot(axes, [each.curves[key] for each in by_seed(results, arm).values()], arm.name, style)
             axes.set(xlabel="iteration", ylabel=label)
-        row[0].set_title(f"{task.capitalize()} R-CNN", loc="left")
+        pictures = f', pictures "{group[0].kind}"' if group[0].kind != "one" else ""
+        row[0].set_title(f"{task.capitalize()} R-CNN{pictures}", loc="left")
         row[0].legend(fontsize=7)
     return figure
 
