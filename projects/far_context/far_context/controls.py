@@ -80,18 +80,25 @@ class NormedBlock(NonLocalBlock):
         return super().embed(self.norm_of_x(x))
 
 
+def own_cells(height: int, width: int) -> Tensor:
+    """The pooled cell that each position of a map lies in itself, (H W,)."""
+    return (torch.arange(height)[:, None] // 2 * (width // 2) + torch.arange(width) // 2).flatten()
+
+
 class OthersBlock(NonLocalBlock):
     """A Gaussian block in which no position attends to the pooled cell that it lies in itself."""
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, columns = (torch.arange(side, device=x.device) // 2 for side in x.shape[2:])
-        self.own = (rows[:, None] * (x.shape[3] // 2) + columns).flatten()  # (N,)
+        self.own = own_cells(*x.shape[2:]).to(x.device)
         return super().embed(x)
 
     def operate(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         logits = self.logit_scale * theta.transpose(1, 2) @ phi  # (B, N, M)
-        own = F.one_hot(self.own, phi.shape[2]).bool()
-        return g @ logits.masked_fill(own, -torch.inf).softmax(2).transpose(1, 2)
+        return g @ self.weigh(logits).transpose(1, 2)
+
+    def weigh(self, logits: Tensor) -> Tensor:
+        """The softmax (B, N, M) of logits over all cells but a position's own."""
+        return logits.masked_fill(F.one_hot(self.own, logits.shape[2]).bool(), -torch.inf).softmax(2)
 
 
 def normed(block: NonLocalBlock) -> None:

@@ -63,11 +63,11 @@ def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
         for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
             figure = record["annotations"][0]
             yield CATEGORIES[figure["category_id"]], _draw_figures(run, record, [figure])
-    for run in filter(None, (_first(experiment, group[-1]) for group in (OWN, SHADED))):
+    if run := _first(experiment, OWN[-1]):
         records = DatasetCatalog.get(dataset_of(run, "far"))
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
         record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
-        yield run.cfg.DATASETS.TEST[0].split("_")[1], _draw_figures(run, record, record["annotations"])
+        yield "own", _draw_figures(run, record, record["annotations"])
 
 
 def _first(experiment: Experiment, arm: Arm) -> Run | None:

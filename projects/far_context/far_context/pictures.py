@@ -119,7 +119,7 @@ def draw_kind(
     """A pair of one of KINDS, as `draw_pair` and `draw_ends` return it."""
     if kind == "ends":
         return draw_ends(rng, side, near=near)
-    return draw_pair(rng, side, near=near, layout=layout, own=kind != "one", shaded=kind == "shaded")
+    return draw_pair(rng, side, near=near, layout=layout, kind=kind)
 
 
 def draw_pair(
@@ -128,23 +128,22 @@ def draw_pair(
     *,
     near: bool,
     layout: Layout = LAYOUTS["square"],
-    own: bool = False,
-    shaded: bool = False,
+    kind: str = "one",
 ) -> tuple[Picture, Picture]:
     """Draw one or two figures twice, with a red and with a blue disc, in random order.
 
     Args:
         rng: decides everything but the place of the disc.
         side: the width in pixels.
-        own: two figures, each with a disc of its own; the colors are independent, and in the second picture
-            both are the opposite ones.
-        shaded: on a background that is darker at the top.
+        kind: "own" and "shaded" have two figures, each with a disc of its own; the colors are independent,
+            and in the second picture both are the opposite ones.
 
     Returns:
         For each picture the image, (H, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
-    if shaded:
+    own = kind != "one"
+    if kind == "shaded":
         image[:] = np.linspace(*_SHADES, side)[:, None, None]
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
     rows = (0, 1) if own else ((0,), (1,), (0, 1))[rng.integers(3)] if layout.rows == 2 else (0,)

@@ -16,6 +16,7 @@ from nl_detectron.inspect import read_image
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
 
+from .controls import OthersBlock, own_cells
 from .folder import Experiment
 from .matrix import MAIN, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
 
@@ -79,10 +80,8 @@ def look_at(block: NonLocalBlock, x: Tensor) -> dict[str, float]:
         pairs = (w_theta @ theta).unsqueeze(2) + (w_phi @ phi).unsqueeze(1)  # (B, N, M)
         return {"active pairs, %": 100 * (pairs > 0).double().mean().item()}
     logits = block.logit_scale * theta.transpose(1, 2) @ phi  # (B, N, M)
-    weights = logits.softmax(2)
-    height, width = x.shape[2:]
-    cells = torch.arange(height)[:, None] // 2 * (width // 2) + torch.arange(width) // 2
-    own = weights.gather(2, cells.flatten()[None, :, None].expand(len(x), -1, 1))
+    weights = block.weigh(logits) if isinstance(block, OthersBlock) else logits.softmax(2)
+    own = weights.gather(2, own_cells(*x.shape[2:])[None, :, None].expand(len(x), -1, 1))
     return {
         "logits: deviation": logits.std(2).mean().item(),
         "largest weight, %": 100 * weights.amax(2).mean().item(),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from far_context import start
+from far_context.controls import others
 from far_context.folder import Experiment
 from far_context.matrix import BASELINE, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Training
 from far_context.pictures import MODES, register_pictures, write_pictures
@@ -38,6 +39,10 @@ def test_logits() -> None:
     assert found["largest weight, %"] == pytest.approx(100 * (2 * one[1] + 4 * 0.5 + 2 * three[1]) / 8)
     assert found["weight on itself, %"] == pytest.approx(100 * (2 * one[0] + 4 * 0.5 + 2 * three[1]) / 8)
     assert zero.tolist() == [0.5, 0.5]
+    others(block)  # of two cells, all weight is on the other one
+    found = start.look_at(block, x)
+    assert found["logits: deviation"] == pytest.approx((2 * 2 + 2 * 6) / 8 / 2**0.5)
+    assert (found["largest weight, %"], found["weight on itself, %"]) == (100, 0)
 
 
 @pytest.mark.slow
