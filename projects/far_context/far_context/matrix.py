@@ -107,6 +107,13 @@ def _on(kind: str, arm: Arm) -> Arm:
     return replace(arm, path=arm.path.replace("/", f"/{kind}_"), keys=(*arm.keys, *keys), kind=kind)
 
 
+def _longer(arm: Arm) -> Arm:
+    """For 4 times the steps, with one seed."""
+    steps = ("SOLVER.MAX_ITER", "4800", "SOLVER.STEPS", "(3600,)")
+    name = f"{arm.name}, 4 times the steps"
+    return replace(arm, path=f"{arm.path}_longer", name=name, keys=(*arm.keys, *steps), seeds=SEEDS[:1])
+
+
 def _ends(path: str, name: str, *keys: str, config: str = "") -> Arm:
     return Arm(f"keypoint/ends_{path}", name, f"keypoint_rcnn_R_50_{config}ends.yaml", keys, kind="ends")
 
@@ -178,13 +185,8 @@ ENDS = (
     _ends("nl_head_started", "+2 NL in head, scale 1 at first", *_STARTED, config="nl_head_"),
     _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
 )
-LONGER = replace(
-    BASELINE,
-    path="mask/longer",
-    name="baseline, 4 times the steps",
-    keys=("SOLVER.MAX_ITER", "4800", "SOLVER.STEPS", "(3600,)"),
-    seeds=(1,),
-)
+LONGER = _longer(BASELINE)
+OWN_LONGER = _longer(OWN[-1])
 # The arms of a table; the first one is the reference of the others.
 GROUPS = {
     "main": MAIN_PAIR,
@@ -195,7 +197,7 @@ GROUPS = {
     "gaussian": WHY_GAUSSIAN,
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
-    "own": OWN,
+    "own": (*OWN, OWN_LONGER),
     "shaded": SHADED,
     "ends": ENDS,
     "longer": (BASELINE, LONGER),
@@ -206,10 +208,10 @@ _BATCHES = (
     TUNED,
     (*FORMS[2:], GLOBAL_CONTEXT),
     OWN,
-    SHADED,
     ENDS,
+    (LONGER, OWN_LONGER),
     WHY_CONCATENATION[1:],
-    (LONGER,),
+    SHADED,
     KEYPOINT[:3],
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
     WHY_GAUSSIAN[1:],

@@ -15,6 +15,7 @@ from far_context.matrix import (
     KEYPOINT,
     LONGER,
     MAIN_PAIR,
+    OWN_LONGER,
     PLACES,
     SEEDS,
     TUNED,
@@ -36,6 +37,7 @@ DEEPER_HEAD = ENDS[3]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
     DEEPER_HEAD: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"},
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
+    OWN_LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
     WHY_CONCATENATION[4]: {"SOLVER.BASE_LR"},
 }
@@ -123,9 +125,9 @@ def test_order() -> None:
     [
         (["mask/nl_res?"], [1], ["mask/nl_res4 1", "mask/nl_res3 1"]),
         (["keypoint/??_head*4", "mask/baseline"], [3, 3], ["mask/baseline 3", "keypoint/nl_head_res4 3"]),
-        (["mask/longer"], [2], []),
+        (["mask/baseline_longer"], [2], []),
         (["mask/gn"], [], ["mask/gn 1", "mask/gn 2", "mask/gn 3"]),
-        (["mask/longer"], [], ["mask/longer 1"]),
+        (["mask/baseline_l*"], [], ["mask/baseline_longer 1"]),
     ],
 )
 def test_what_is_asked_for(patterns: list[str], seeds: list[int], expected: list[str]) -> None:
