@@ -114,8 +114,16 @@ def _longer(arm: Arm) -> Arm:
     return replace(arm, path=f"{arm.path}_longer", name=name, keys=(*arm.keys, *steps), seeds=SEEDS[:1])
 
 
-def _ends(path: str, name: str, *keys: str, config: str = "") -> Arm:
-    return Arm(f"keypoint/ends_{path}", name, f"keypoint_rcnn_R_50_{config}ends.yaml", keys, kind="ends")
+def _ends(path: str, name: str, *keys: str, config: str = "", seeds: tuple[int, ...] = SEEDS[:1]) -> Arm:
+    file = f"keypoint_rcnn_R_50_{config}ends.yaml"
+    return Arm(f"keypoint/ends_{path}", name, file, keys, seeds=seeds, kind="ends")
+
+
+def _tuned_ends(arm: Arm) -> Arm:
+    """From the trained baseline, for as many steps."""
+    name = arm.name.replace(" in head", " added to head")
+    path = arm.path.replace("ends_", "ends_tuned_")
+    return replace(arm, path=path, name=name, start=ENDS[0], seeds=SEEDS)
 
 
 BASELINE = Arm("mask/baseline", "baseline", "mask_rcnn_R_50_FPN_far.yaml")
@@ -180,11 +188,12 @@ OWN, SHADED = (
 )
 _STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
-    _ends("baseline", "baseline"),
+    _ends("baseline", "baseline", seeds=SEEDS),
     _ends("nl_head", "+2 NL in head", config="nl_head_"),
     _ends("nl_head_started", "+2 NL in head, scale 1 at first", *_STARTED, config="nl_head_"),
     _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
 )
+TUNED_ENDS = tuple(map(_tuned_ends, ENDS))
 LONGER = _longer(BASELINE)
 OWN_LONGER = _longer(OWN[-1])
 # The arms of a table; the first one is the reference of the others.
@@ -200,6 +209,7 @@ GROUPS = {
     "own": (*OWN, OWN_LONGER),
     "shaded": SHADED,
     "ends": ENDS,
+    "tuned_ends": TUNED_ENDS,
     "longer": (BASELINE, LONGER),
 }
 # Trained in this order: all arms of a batch with one seed, before the next seed.
@@ -209,6 +219,7 @@ _BATCHES = (
     (*FORMS[2:], GLOBAL_CONTEXT),
     OWN,
     ENDS,
+    TUNED_ENDS,
     (LONGER, OWN_LONGER),
     WHY_CONCATENATION[1:],
     SHADED,

@@ -19,6 +19,7 @@ from far_context.matrix import (
     PLACES,
     SEEDS,
     TUNED,
+    TUNED_ENDS,
     WHY_CONCATENATION,
     Arm,
     Training,
@@ -33,9 +34,9 @@ from nl_detectron.modeling import non_local_blocks
 
 PAIRS = list(dict.fromkeys((group[0], arm) for group in GROUPS.values() for arm in group[1:]))
 EXPERIMENT = Experiment(Path("out"), 2, 2)
-DEEPER_HEAD = ENDS[3]  # whose convolutions change all random numbers after them
+DEEPER_HEADS = ENDS[3], TUNED_ENDS[3]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
-    DEEPER_HEAD: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"},
+    **dict.fromkeys(DEEPER_HEADS, {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"}),
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     OWN_LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
