@@ -64,13 +64,51 @@ class GlobalContextBlock(CNNBlockBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """z (B, C, H, W) of x."""
-        weights = self.key(x).flatten(2).softmax(2)  # (B, 1, N)
+        weights = self.logits(x).flatten(2).softmax(2)  # (B, 1, N)
         context = (x.flatten(2) * weights).sum(2)[..., None, None]  # (B, C, 1, 1)
         return x + self.transform(context)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Of all positions, (B, 1, H, W)."""
+        return self.key(x)
 
 
 def global_context_block(last: CNNBlockBase) -> nn.Module:
     return GlobalContextBlock(last.in_channels)
+
+
+def positional_encoding(x: Tensor) -> Tensor:
+    """p (C, H, W) of a map x (B, C, H, W): A.4 of DETR (Carion et al., 2020), with 2 pi for the whole map.
+
+    Sines and cosines of the row in the first half of the channels, of the column in the other one.
+    """
+    channels, *sizes = x.shape[1:]
+    frequencies = 10000 ** -torch.linspace(0, 1, channels // 4 + 1, device=x.device)[:-1]
+    codes = []
+    for axis, size in enumerate(sizes):
+        angles = 2 * torch.pi * (torch.arange(size, device=x.device) + 0.5) / size * frequencies[:, None]
+        code = torch.cat((angles.sin(), angles.cos()))  # (C / 2, size)
+        codes.append(code.unsqueeze(2 - axis).expand(-1, *sizes))
+    return torch.cat(codes)
+
+
+def positional_global_context_block(last: CNNBlockBase) -> nn.Module:
+    return PositionalGlobalContextBlock(last.in_channels)
+
+
+class PositionalGlobalContextBlock(GlobalContextBlock):
+    """One softmax map for all positions, which depends on where its positions are, too."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        return super().logits(x + positional_encoding(x))
+
+
+class PositionalBlock(NonLocalBlock):
+    """A non-local block whose pairs compare where two positions are, too: theta and phi embed x + p, g x."""
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        theta, phi, _ = super().embed(x + positional_encoding(x))
+        return theta, phi, super().embed(x)[2]
 
 
 class NormedBlock(NonLocalBlock):
@@ -110,6 +148,10 @@ def others(block: NonLocalBlock) -> None:
     block.__class__ = OthersBlock
 
 
+def positional(block: NonLocalBlock) -> None:
+    block.__class__ = PositionalBlock
+
+
 def over_channels(block: NonLocalBlock) -> None:
     """The mean product of two positions' channels instead of their sum over sqrt(d)."""
     block.logit_scale = 1 / block.in_channels
@@ -141,12 +183,14 @@ class StartedKeypointHead(NonLocalKRCNNConvDeconvUpsampleHead):
 ADDED: dict[str, Callable[[CNNBlockBase], nn.Module]] = {
     "residual_block": residual_block,
     "global_context": global_context_block,
+    "positional_global_context": positional_global_context_block,
 }
 CHANGED: dict[str, Callable[[NonLocalBlock], None]] = {
     "normed": normed,
     "others": others,
     "over_channels": over_channels,
     "centred": centred,
+    "positional": positional,
 }
 
 

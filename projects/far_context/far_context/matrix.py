@@ -183,9 +183,11 @@ TUNED = (
     ),
 )
 GLOBAL_CONTEXT = PLACES[3]
-OWN, SHADED = (
-    tuple(_on(kind, arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN)) for kind in ("own", "shaded")
+_POSITIONAL = (
+    _instead("positional_global_context", "+1 GC in res4, positions encoded"),
+    _changed("positional", "+1 NL in res4, positions encoded", "embedded_gaussian", "positional"),
 )
+OWN = tuple(_on("own", arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN, *_POSITIONAL))
 _STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
     _ends("baseline", "baseline", seeds=SEEDS),
@@ -195,7 +197,7 @@ ENDS = (
 )
 TUNED_ENDS = tuple(map(_tuned_ends, ENDS))
 LONGER = _longer(BASELINE)
-OWN_LONGER = _longer(OWN[-1])
+OWN_LONGER = _longer(OWN[2])
 # The arms of a table; the first one is the reference of the others.
 GROUPS = {
     "main": MAIN_PAIR,
@@ -207,7 +209,6 @@ GROUPS = {
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
     "own": (*OWN, OWN_LONGER),
-    "shaded": SHADED,
     "ends": ENDS,
     "tuned_ends": TUNED_ENDS,
     "longer": (BASELINE, LONGER),
@@ -222,7 +223,6 @@ _BATCHES = (
     TUNED_ENDS,
     (LONGER, OWN_LONGER),
     WHY_CONCATENATION[1:],
-    SHADED,
     KEYPOINT[:3],
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
     WHY_GAUSSIAN[1:],

@@ -36,7 +36,7 @@ PAIRS = list(dict.fromkeys((group[0], arm) for group in GROUPS.values() for arm 
 EXPERIMENT = Experiment(Path("out"), 2, 2)
 DEEPER_HEADS = ENDS[3], TUNED_ENDS[3]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
-    **dict.fromkeys(DEEPER_HEADS, {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"}),
+    **{arm: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"} for arm in DEEPER_HEADS},
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     OWN_LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
