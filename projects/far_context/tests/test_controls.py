@@ -93,7 +93,7 @@ def test_the_global_context_is_gcnets() -> None:
 
 
 def test_the_encoding_of_positions_is_detrs() -> None:
-    """A.4: sines and cosines of 2 pi times the place in the map, with wavelengths that grow to 10000 times."""
+    """A.4: sines and cosines of 2 pi times the place in the map, wavelengths grow to 10000 times."""
     found = positional_encoding(torch.zeros(1, 12, 4, 5))
     for row in range(4):
         for column in range(5):
