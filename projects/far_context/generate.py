@@ -4,7 +4,7 @@
     python projects/far_context/generate.py --mode far
 
 draws shapes_far_{train,val} and keypoints_shapes_far_{train,val} below DETECTRON2_DATASETS (or ./datasets),
-where this project's train_net.py finds them; with --kind own, shaded or ends, shapes_{own,shaded,ends}_far_*.
+where this project's train_net.py finds them; with --kind own or ends, shapes_{own,ends}_far_*.
 --preview FILE draws a picture of far and near pairs instead.
 """
 
@@ -28,8 +28,7 @@ def main() -> None:
     what.add_argument("--mode", choices=MODES, help="where the disc is")
     what.add_argument("--preview", type=Path, metavar="FILE", help="draw a picture of both modes")
     text = (
-        "one disc for all figures, a disc for each, the same on a shaded background, or long figures with it "
-        "at an end (default: %(default)s)"
+        "one disc for all figures, a disc for each, or long figures with it at an end (default: %(default)s)"
     )
     parser.add_argument("--kind", choices=KINDS, default="one", help=text)
     add_drawing_flags(parser, SIZE)

@@ -63,7 +63,7 @@ def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
         for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
             figure = record["annotations"][0]
             yield CATEGORIES[figure["category_id"]], _draw_figures(run, record, [figure])
-    if run := _first(experiment, OWN[-1]):
+    if run := _first(experiment, OWN[2]):
         records = DatasetCatalog.get(dataset_of(run, "far"))
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
         record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)

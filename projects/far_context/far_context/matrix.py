@@ -197,7 +197,7 @@ ENDS = (
 )
 TUNED_ENDS = tuple(map(_tuned_ends, ENDS))
 LONGER = _longer(BASELINE)
-OWN_LONGER = _longer(OWN[2])
+OWN_LONGER = _longer(OWN[-1])
 # The arms of a table; the first one is the reference of the others.
 GROUPS = {
     "main": MAIN_PAIR,

@@ -6,9 +6,8 @@ back. The disc is at the other side of the picture ("far") or, as a control, bes
 Pictures come in pairs that differ only in the color of the disc, so every crop without the disc occurs with
 both labels. A horizontal flip that swaps left and right preserves the rule.
 
-There are other kinds with the same rule. "own": two figures, one above the other, and each has a disc of
-its own, in its half of the picture and of its own color. "shaded": the same on a background that is darker at
-the top, so that it tells how far up a position is. "ends": long figures, see `ends.py`.
+There are two other kinds with the same rule. "own": two figures, one above the other, and each has a disc of
+its own, in its half of the picture and of its own color. "ends": long figures, see `ends.py`.
 
 All lengths are fractions of the picture's width.
 """
@@ -26,13 +25,12 @@ from nl_detectron.errors import UserError
 from .ends import draw_ends
 from .labels import CATEGORIES, COLORS, SWAPPED, opposite
 
-KINDS = ("one", "own", "shaded", "ends")
+KINDS = ("one", "own", "ends")
 MODES = ("far", "near")
 SIZE = 256  # pixels, as in the configs
 MARGIN = 0.5  # the minimum distance from a far disc to every figure
 _ORDER = {"front": slice(None), "back": SWAPPED}
 _STRIP = 0.3  # the figures are in this part of the picture, from its left or right
-_SHADES = (150, 250)  # of the shaded background, at the top and at the bottom
 _GAP = 0.02  # from the disc to the border, at most, or to the figure it is beside
 
 Picture = tuple[np.ndarray, list[Drawn]]
@@ -70,7 +68,7 @@ def dataset_name(mode: str, kind: str = "one") -> str:
 
 
 def register_pictures(root: Path) -> None:
-    """Register [keypoints_]shapes_[KIND_]{far,near}_{train,val} below `root`, or move them there."""
+    """Register [keypoints_]shapes_[own_,ends_]{far,near}_{train,val} below `root`, or move them there."""
     for name in [dataset_name(mode, kind) for kind in KINDS for mode in MODES]:
         register_drawn(name, root / name, CATEGORIES)
 
@@ -119,32 +117,24 @@ def draw_kind(
     """A pair of one of KINDS, as `draw_pair` and `draw_ends` return it."""
     if kind == "ends":
         return draw_ends(rng, side, near=near)
-    return draw_pair(rng, side, near=near, layout=layout, kind=kind)
+    return draw_pair(rng, side, near=near, layout=layout, own=kind == "own")
 
 
 def draw_pair(
-    rng: np.random.Generator,
-    side: int,
-    *,
-    near: bool,
-    layout: Layout = LAYOUTS["square"],
-    kind: str = "one",
+    rng: np.random.Generator, side: int, *, near: bool, layout: Layout = LAYOUTS["square"], own: bool = False
 ) -> tuple[Picture, Picture]:
     """Draw one or two figures twice, with a red and with a blue disc, in random order.
 
     Args:
         rng: decides everything but the place of the disc.
         side: the width in pixels.
-        kind: "own" and "shaded" have two figures, each with a disc of its own; the colors are independent,
-            and in the second picture both are the opposite ones.
+        own: two figures, each with a disc of its own; the colors are independent, and in the second picture
+            both are the opposite ones.
 
     Returns:
         For each picture the image, (H, side, 3) uint8 in BGR order, and its figures.
     """
     image = np.full((side, side, 3), rng.integers(190, 250), np.uint8)
-    own = kind != "one"
-    if kind == "shaded":
-        image[:] = np.linspace(*_SHADES, side)[:, None, None]
     inwards = rng.choice((1, -1))  # 1: the figures are at the left
     rows = (0, 1) if own else ((0,), (1,), (0, 1))[rng.integers(3)] if layout.rows == 2 else (0,)
     figures = [_figure(rng, side, row, inwards, layout) for row in rows]

@@ -17,7 +17,6 @@ _PAIRS = 2
 _TITLES = {
     "one": ("far: the disc at the other side tells", "near: the disc beside each figure tells"),
     "own": ("far: each figure's own disc tells", "near: the disc beside each figure tells"),
-    "shaded": ("far: each figure's own disc tells", "near: the disc beside each figure tells"),
     "ends": ("far: the knob at the other end tells", "near: the knob close to the arms tells"),
 }
 _ARMS = {"L": ([5, 7, 9], "orange"), "R": ([6, 8, 10], "cyan")}  # COCO's shoulder, elbow and wrist

@@ -27,7 +27,7 @@ def _seed() -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _registrations_forgotten() -> Iterator[None]:
     yield
-    names = [f"shapes_{kind}" for kind in ("far", "near", "own", "shaded", "ends")]
+    names = [f"shapes_{kind}" for kind in ("far", "near", "own", "ends")]
     for name in [each for each in DatasetCatalog.list() if any(name in each for name in names)]:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)

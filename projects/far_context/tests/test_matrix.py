@@ -105,9 +105,7 @@ def test_each_arm_is_another() -> None:
 def test_pictures_are_of_the_kind_that_is_said() -> None:
     for arm in ARMS:
         names = EXPERIMENT.cfg(Training(arm, 1)).DATASETS.TRAIN
-        words = {"one": "shapes_", "own": "shapes_own_", "shaded": "shapes_shaded_", "ends": "shapes_ends_"}[
-            arm.kind
-        ]
+        words = {"one": "shapes_", "own": "shapes_own_", "ends": "shapes_ends_"}[arm.kind]
         prefix = "keypoints_" if arm.task == "keypoint" else ""
         assert names == (f"{prefix}{words}near_train", f"{prefix}{words}far_train")
 

@@ -13,7 +13,7 @@ from far_context.labels import SWAPPED
 from far_context.pictures import MARGIN, MODES, SIZE, draw_kind, register_pictures, write_pictures
 from nl_detectron_shapes import Drawn
 
-KINDS = ("own", "shaded", "ends")
+KINDS = ("own", "ends")
 
 
 def color_in(image: np.ndarray, where: np.ndarray) -> str:
@@ -27,12 +27,11 @@ def middle(figure: Drawn) -> float:
     return np.nonzero(figure.mask)[0].mean()
 
 
-@pytest.mark.parametrize("kind", ["own", "shaded"])
 @pytest.mark.parametrize("near", [False, True])
-def test_each_figure_has_its_own_disc(near: bool, kind: str) -> None:
+def test_each_figure_has_its_own_disc(near: bool) -> None:
     """In its half of the picture, and far ones as far away as a single disc is."""
     for seed in range(20):
-        for image, figures in draw_kind(kind, np.random.default_rng(seed), SIZE, near=near):
+        for image, figures in draw_kind("own", np.random.default_rng(seed), SIZE, near=near):
             assert len(figures) == 2
             for figure in figures:
                 disc = disc_at(middle(figure), image)
@@ -40,20 +39,6 @@ def test_each_figure_has_its_own_disc(near: bool, kind: str) -> None:
                 assert disc.sum() == pytest.approx(np.pi * round(0.07 * SIZE) ** 2, rel=0.1)
                 distance = cv2.distanceTransform((~disc).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
                 assert (distance[figure.mask].min() > MARGIN * SIZE) is not near
-
-
-def test_a_shaded_background_tells_how_far_up_a_position_is() -> None:
-    """All else is as on an even one."""
-    shaded, even = (
-        draw_kind(kind, np.random.default_rng(0), SIZE, near=False)[0] for kind in ("shaded", "own")
-    )
-    for figure, same in zip(shaded[1], even[1], strict=True):
-        assert figure.category == same.category
-        assert np.array_equal(figure.mask, same.mask)
-    drawn = disc_of(even[0]) | (even[0].mean(2) < 130)
-    assert np.abs(shaded[0][drawn].astype(int) - even[0][drawn]).max() == 0
-    means = np.ma.array(shaded[0].mean(2), mask=drawn).mean(1)  # of the rows
-    np.testing.assert_allclose(means, np.linspace(150, 250, SIZE), atol=3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +54,7 @@ def test_pairs_have_opposite_labels(kind: str) -> None:
             assert np.array_equal(figure.keypoints[SWAPPED], opposite.keypoints)
         differ = (one != other).any(2)
         assert not (differ & ~disc_of(one)).any()
-    assert len(seen) == {"own": 4, "shaded": 4, "ends": 6}[kind]
+    assert len(seen) == {"own": 4, "ends": 6}[kind]
     assert min(seen.values()) > 2
 
 
