@@ -99,16 +99,12 @@ def positional_global_context_block(last: CNNBlockBase) -> nn.Module:
 class PositionalGlobalContextBlock(GlobalContextBlock):
     """One softmax map for all positions, which depends on where its positions are, too."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.norm_of_x = nn.BatchNorm2d(channels, affine=False)
+
     def logits(self, x: Tensor) -> Tensor:
-        return super().logits(x + positional_encoding(x))
-
-
-class PositionalBlock(NonLocalBlock):
-    """A non-local block whose pairs compare where two positions are, too: theta and phi embed x + p, g x."""
-
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        theta, phi, _ = super().embed(x + positional_encoding(x))
-        return theta, phi, super().embed(x)[2]
+        return super().logits(self.norm_of_x(x) + positional_encoding(x))
 
 
 class NormedBlock(NonLocalBlock):
@@ -116,6 +112,18 @@ class NormedBlock(NonLocalBlock):
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return super().embed(self.norm_of_x(x))
+
+
+class PositionalBlock(NormedBlock):
+    """The same, but for theta and phi with an encoding p of positions, so that pairs compare these too.
+
+    x of a trained model is so large that p would change nothing without the norm.
+    """
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed = self.norm_of_x(x)
+        theta, phi, _ = NonLocalBlock.embed(self, normed + positional_encoding(x))
+        return theta, phi, NonLocalBlock.embed(self, normed)[2]
 
 
 def own_cells(height: int, width: int) -> Tensor:
@@ -149,6 +157,7 @@ def others(block: NonLocalBlock) -> None:
 
 
 def positional(block: NonLocalBlock) -> None:
+    normed(block)
     block.__class__ = PositionalBlock
 
 

@@ -15,7 +15,20 @@ from nl_detectron.inspect import observe, read_image
 from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Experiment
 from .labels import CATEGORIES
-from .matrix import ENDS, FORMS, KEYPOINT, MAIN, OWN, PLACES, SETTINGS, TUNED, TUNED_ENDS, Arm, Training
+from .matrix import (
+    ENDS,
+    FORMS,
+    KEYPOINT,
+    MAIN,
+    OWN,
+    PLACES,
+    SETTINGS,
+    TUNED,
+    TUNED_ENDS,
+    TUNED_OWN,
+    Arm,
+    Training,
+)
 from .results import LOSSES, SCORES, Curve, Results, by_seed, first_score
 
 
@@ -24,7 +37,7 @@ def draw_curves(results: Results) -> Figure:
 
     Groups of which another row shows all have none.
     """
-    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, ENDS, TUNED_ENDS)
+    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, TUNED_OWN, KEYPOINT, ENDS, TUNED_ENDS)
     groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
     groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
     groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]

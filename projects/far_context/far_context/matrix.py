@@ -107,23 +107,16 @@ def _on(kind: str, arm: Arm) -> Arm:
     return replace(arm, path=arm.path.replace("/", f"/{kind}_"), keys=(*arm.keys, *keys), kind=kind)
 
 
-def _longer(arm: Arm) -> Arm:
-    """For 4 times the steps, with one seed."""
-    steps = ("SOLVER.MAX_ITER", "4800", "SOLVER.STEPS", "(3600,)")
-    name = f"{arm.name}, 4 times the steps"
-    return replace(arm, path=f"{arm.path}_longer", name=name, keys=(*arm.keys, *steps), seeds=SEEDS[:1])
-
-
 def _ends(path: str, name: str, *keys: str, config: str = "", seeds: tuple[int, ...] = SEEDS[:1]) -> Arm:
     file = f"keypoint_rcnn_R_50_{config}ends.yaml"
     return Arm(f"keypoint/ends_{path}", name, file, keys, seeds=seeds, kind="ends")
 
 
-def _tuned_ends(arm: Arm) -> Arm:
-    """From the trained baseline, for as many steps."""
-    name = arm.name.replace(" in head", " added to head")
-    path = arm.path.replace("ends_", "ends_tuned_")
-    return replace(arm, path=path, name=name, start=ENDS[0], seeds=SEEDS)
+def _added(arm: Arm, start: Arm) -> Arm:
+    """From the trained baseline on pictures of a kind, for as many steps."""
+    path = arm.path.replace(f"/{arm.kind}_", f"/{arm.kind}_tuned_")
+    name = arm.name.replace(" in head", " added to head").replace(" in res4", " added to res4")
+    return replace(arm, path=path, name=name, start=start, seeds=SEEDS)
 
 
 BASELINE = Arm("mask/baseline", "baseline", "mask_rcnn_R_50_FPN_far.yaml")
@@ -183,11 +176,20 @@ TUNED = (
     ),
 )
 GLOBAL_CONTEXT = PLACES[3]
-_POSITIONAL = (
-    _instead("positional_global_context", "+1 GC in res4, positions encoded"),
-    _changed("positional", "+1 NL in res4, positions encoded", "embedded_gaussian", "positional"),
+OWN = tuple(_on("own", arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
+TUNED_OWN = tuple(
+    _added(_on("own", arm), OWN[0])
+    for arm in (
+        BASELINE,
+        GLOBAL_CONTEXT,
+        MAIN,
+        _instead("positional_global_context", "+1 GC in res4, positions encoded"),
+        _changed("normed", "+1 NL in res4, of normed x", "embedded_gaussian", "normed"),
+        _changed(
+            "positional", "+1 NL in res4, of normed x, positions encoded", "embedded_gaussian", "positional"
+        ),
+    )
 )
-OWN = tuple(_on("own", arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN, *_POSITIONAL))
 _STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
     _ends("baseline", "baseline", seeds=SEEDS),
@@ -195,9 +197,14 @@ ENDS = (
     _ends("nl_head_started", "+2 NL in head, scale 1 at first", *_STARTED, config="nl_head_"),
     _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
 )
-TUNED_ENDS = tuple(map(_tuned_ends, ENDS))
-LONGER = _longer(BASELINE)
-OWN_LONGER = _longer(OWN[-1])
+TUNED_ENDS = tuple(_added(arm, ENDS[0]) for arm in ENDS)
+LONGER = replace(
+    BASELINE,
+    path="mask/baseline_longer",
+    name="baseline, 4 times the steps",
+    keys=("SOLVER.MAX_ITER", "4800", "SOLVER.STEPS", "(3600,)"),
+    seeds=(1,),
+)
 # The arms of a table; the first one is the reference of the others.
 GROUPS = {
     "main": MAIN_PAIR,
@@ -208,7 +215,8 @@ GROUPS = {
     "gaussian": WHY_GAUSSIAN,
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
-    "own": (*OWN, OWN_LONGER),
+    "own": OWN,
+    "tuned_own": TUNED_OWN,
     "ends": ENDS,
     "tuned_ends": TUNED_ENDS,
     "longer": (BASELINE, LONGER),
@@ -221,7 +229,8 @@ _BATCHES = (
     OWN,
     ENDS,
     TUNED_ENDS,
-    (LONGER, OWN_LONGER),
+    TUNED_OWN,
+    (LONGER,),
     WHY_CONCATENATION[1:],
     KEYPOINT[:3],
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],

@@ -106,7 +106,7 @@ def test_the_encoding_of_positions_is_detrs() -> None:
 
 def test_where_a_position_is_decides_what_it_attends_to_and_adds_nothing() -> None:
     """With features that are everywhere alike, only pairs differ, not what is attended to."""
-    x = torch.ones(1, 8, 4, 6)
+    x = 5 * torch.ones(1, 8, 4, 6)
     block = NonLocalBlock(8, subsample="none")
     positional(block)
     theta, phi, g = (each.flatten(2) for each in block.embed(x))

@@ -15,7 +15,6 @@ from far_context.matrix import (
     KEYPOINT,
     LONGER,
     MAIN_PAIR,
-    OWN_LONGER,
     PLACES,
     SEEDS,
     TUNED,
@@ -38,7 +37,6 @@ DEEPER_HEADS = ENDS[3], TUNED_ENDS[3]  # whose convolutions change all random nu
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
     **{arm: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"} for arm in DEEPER_HEADS},
     LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
-    OWN_LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
     WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
     WHY_CONCATENATION[4]: {"SOLVER.BASE_LR"},
 }
