@@ -77,53 +77,11 @@ def global_context_block(last: CNNBlockBase) -> nn.Module:
     return GlobalContextBlock(last.in_channels)
 
 
-def positional_encoding(x: Tensor) -> Tensor:
-    """p (C, H, W) of a map x (B, C, H, W): A.4 of DETR (Carion et al., 2020), with 2 pi for the whole map.
-
-    Sines and cosines of the row in the first half of the channels, of the column in the other one.
-    """
-    channels, *sizes = x.shape[1:]
-    frequencies = 10000 ** -torch.linspace(0, 1, channels // 4 + 1, device=x.device)[:-1]
-    codes = []
-    for axis, size in enumerate(sizes):
-        angles = 2 * torch.pi * (torch.arange(size, device=x.device) + 0.5) / size * frequencies[:, None]
-        code = torch.cat((angles.sin(), angles.cos()))  # (C / 2, size)
-        codes.append(code.unsqueeze(2 - axis).expand(-1, *sizes))
-    return torch.cat(codes)
-
-
-def positional_global_context_block(last: CNNBlockBase) -> nn.Module:
-    return PositionalGlobalContextBlock(last.in_channels)
-
-
-class PositionalGlobalContextBlock(GlobalContextBlock):
-    """One softmax map for all positions, which depends on where its positions are, too."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.norm_of_x = nn.BatchNorm2d(channels, affine=False)
-
-    def logits(self, x: Tensor) -> Tensor:
-        return super().logits(self.norm_of_x(x) + positional_encoding(x))
-
-
 class NormedBlock(NonLocalBlock):
     """A non-local block that embeds x with zero mean and unit variance of each channel, and adds x itself."""
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return super().embed(self.norm_of_x(x))
-
-
-class PositionalBlock(NormedBlock):
-    """The same, but for theta and phi with an encoding p of positions, so that pairs compare these too.
-
-    x of a trained model is so large that p would change nothing without the norm.
-    """
-
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normed = self.norm_of_x(x)
-        theta, phi, _ = NonLocalBlock.embed(self, normed + positional_encoding(x))
-        return theta, phi, NonLocalBlock.embed(self, normed)[2]
 
 
 def own_cells(height: int, width: int) -> Tensor:
@@ -154,11 +112,6 @@ def normed(block: NonLocalBlock) -> None:
 
 def others(block: NonLocalBlock) -> None:
     block.__class__ = OthersBlock
-
-
-def positional(block: NonLocalBlock) -> None:
-    normed(block)
-    block.__class__ = PositionalBlock
 
 
 def over_channels(block: NonLocalBlock) -> None:
@@ -192,14 +145,12 @@ class StartedKeypointHead(NonLocalKRCNNConvDeconvUpsampleHead):
 ADDED: dict[str, Callable[[CNNBlockBase], nn.Module]] = {
     "residual_block": residual_block,
     "global_context": global_context_block,
-    "positional_global_context": positional_global_context_block,
 }
 CHANGED: dict[str, Callable[[NonLocalBlock], None]] = {
     "normed": normed,
     "others": others,
     "over_channels": over_channels,
     "centred": centred,
-    "positional": positional,
 }
 
 

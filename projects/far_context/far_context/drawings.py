@@ -25,7 +25,6 @@ from .matrix import (
     SETTINGS,
     TUNED,
     TUNED_ENDS,
-    TUNED_OWN,
     Arm,
     Training,
 )
@@ -37,7 +36,7 @@ def draw_curves(results: Results) -> Figure:
 
     Groups of which another row shows all have none.
     """
-    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, TUNED_OWN, KEYPOINT, ENDS, TUNED_ENDS)
+    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, ENDS, TUNED_ENDS)
     groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
     groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
     groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]

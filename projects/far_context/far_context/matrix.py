@@ -112,11 +112,11 @@ def _ends(path: str, name: str, *keys: str, config: str = "", seeds: tuple[int, 
     return Arm(f"keypoint/ends_{path}", name, file, keys, seeds=seeds, kind="ends")
 
 
-def _added(arm: Arm, start: Arm) -> Arm:
-    """From the trained baseline on pictures of a kind, for as many steps."""
-    path = arm.path.replace(f"/{arm.kind}_", f"/{arm.kind}_tuned_")
-    name = arm.name.replace(" in head", " added to head").replace(" in res4", " added to res4")
-    return replace(arm, path=path, name=name, start=start, seeds=SEEDS)
+def _tuned_ends(arm: Arm) -> Arm:
+    """From the trained baseline, for as many steps."""
+    path = arm.path.replace("ends_", "ends_tuned_")
+    name = arm.name.replace(" in head", " added to head")
+    return replace(arm, path=path, name=name, start=ENDS[0], seeds=SEEDS)
 
 
 BASELINE = Arm("mask/baseline", "baseline", "mask_rcnn_R_50_FPN_far.yaml")
@@ -177,19 +177,6 @@ TUNED = (
 )
 GLOBAL_CONTEXT = PLACES[3]
 OWN = tuple(_on("own", arm) for arm in (BASELINE, GLOBAL_CONTEXT, MAIN))
-TUNED_OWN = tuple(
-    _added(_on("own", arm), OWN[0])
-    for arm in (
-        BASELINE,
-        GLOBAL_CONTEXT,
-        MAIN,
-        _instead("positional_global_context", "+1 GC in res4, positions encoded"),
-        _changed("normed", "+1 NL in res4, of normed x", "embedded_gaussian", "normed"),
-        _changed(
-            "positional", "+1 NL in res4, of normed x, positions encoded", "embedded_gaussian", "positional"
-        ),
-    )
-)
 _STARTED = ("MODEL.ROI_KEYPOINT_HEAD.NAME", "StartedKeypointHead")
 ENDS = (
     _ends("baseline", "baseline", seeds=SEEDS),
@@ -197,7 +184,7 @@ ENDS = (
     _ends("nl_head_started", "+2 NL in head, scale 1 at first", *_STARTED, config="nl_head_"),
     _ends("deeper_head", "+2 convolutions in head", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "[64, 64, 64, 64]"),
 )
-TUNED_ENDS = tuple(_added(arm, ENDS[0]) for arm in ENDS)
+TUNED_ENDS = tuple(map(_tuned_ends, ENDS))
 LONGER = replace(
     BASELINE,
     path="mask/baseline_longer",
@@ -216,7 +203,6 @@ GROUPS = {
     "concatenation": WHY_CONCATENATION,
     "tuned": TUNED,
     "own": OWN,
-    "tuned_own": TUNED_OWN,
     "ends": ENDS,
     "tuned_ends": TUNED_ENDS,
     "longer": (BASELINE, LONGER),
@@ -229,7 +215,6 @@ _BATCHES = (
     OWN,
     ENDS,
     TUNED_ENDS,
-    TUNED_OWN,
     (LONGER,),
     WHY_CONCATENATION[1:],
     KEYPOINT[:3],

@@ -1,23 +1,10 @@
 """The controls are what they say, start as the identity, and learn."""
 
-import math
-
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from far_context.controls import (
-    ADDED,
-    CHANGED,
-    GlobalContextBlock,
-    PositionalGlobalContextBlock,
-    centred,
-    normed,
-    others,
-    over_channels,
-    positional,
-    positional_encoding,
-)
+from far_context.controls import ADDED, CHANGED, GlobalContextBlock, centred, normed, others, over_channels
 from far_context.folder import Experiment
 from made_up_trainings import TRAINING
 from torch import nn
@@ -90,34 +77,6 @@ def test_the_global_context_is_gcnets() -> None:
         inner = (inner * norm.weight.flatten() + norm.bias.flatten()).relu()
         added = last.weight.flatten(1) @ inner + last.bias
         torch.testing.assert_close(z, image + added[:, None])
-
-
-def test_the_encoding_of_positions_is_detrs() -> None:
-    """A.4: sines and cosines of 2 pi times the place in the map, wavelengths grow to 10000 times."""
-    found = positional_encoding(torch.zeros(1, 12, 4, 5))
-    for row in range(4):
-        for column in range(5):
-            expected = []
-            for place in ((row + 0.5) / 4, (column + 0.5) / 5):
-                angles = [2 * math.pi * place / 10000 ** (k / 3) for k in range(3)]
-                expected += [*map(math.sin, angles), *map(math.cos, angles)]
-            torch.testing.assert_close(found[:, row, column], torch.tensor(expected))
-
-
-def test_where_a_position_is_decides_what_it_attends_to_and_adds_nothing() -> None:
-    """With features that are everywhere alike, only pairs differ, not what is attended to."""
-    x = 5 * torch.ones(1, 8, 4, 6)
-    block = NonLocalBlock(8, subsample="none")
-    positional(block)
-    theta, phi, g = (each.flatten(2) for each in block.embed(x))
-    logits = theta[0].T @ phi[0]
-    assert logits.std(0).min() > 1e-3
-    assert logits.std(1).min() > 1e-3
-    assert g.std(2).max() < 1e-6
-    context = PositionalGlobalContextBlock(8)
-    assert context.logits(x).std() > 1e-3
-    nn.init.normal_(context.transform[3].weight)
-    assert (context(x) - x).std((2, 3)).max() < 1e-6
 
 
 def test_the_mean_product_of_channels() -> None:
