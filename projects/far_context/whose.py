@@ -149,7 +149,7 @@ def main() -> None:
     parser.register("type", Path, output_path)
     text = "of experiment.py, with the trained baselines (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("output/experiment"), metavar="FOLDER", help=text)
-    parser.add_argument("--steps", type=int, default=600, help="of each block (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=400, help="of each block (default: %(default)s)")
     args = parser.parse_args()
     with one_line_errors():
         experiment = read_experiment(args.output.resolve())

@@ -69,7 +69,8 @@ def _plot(axes: Axes, curves: Sequence[Curve], name: str, style: dict[str, str])
 
 def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
     """What figures attend to in the first training of an arm whose weights are there, by a picture's name:
-    the first figure of a far pair with one disc, and both figures of the first picture with two labels.
+    the first figure of a far pair with one disc, both figures of the first picture with two labels, and the
+    elbows of the first long figure that is alone.
     """
     if run := _first(experiment, MAIN):
         for record in DatasetCatalog.get(dataset_of(run, "far"))[:2]:
@@ -80,6 +81,9 @@ def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
         record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
         yield "own", _draw_figures(run, record, record["annotations"])
+    if run := _first(experiment, TUNED_ENDS[1]):
+        records = DatasetCatalog.get(dataset_of(run, "far"))
+        yield "ends", _draw_elbows(run, next(each for each in records if len(each["annotations"]) == 1))
 
 
 def _first(experiment: Experiment, arm: Arm) -> Run | None:
@@ -95,4 +99,17 @@ def _draw_figures(run: Run, record: dict, figures: Sequence[dict]) -> Figure:
         x, y = center(figure["bbox"])
         name = CATEGORIES[figure["category_id"]]
         asked += [queries.Query(name, "", x, y, field) for field in fields_in_backbone(observation)]
+    return draw_queries(observation.image, asked)
+
+
+def _draw_elbows(run: Run, record: dict) -> Figure:
+    """What the elbows of a figure attend to in the first block of the keypoint head."""
+    observation = observe(predictor_of(run), read_image(Path(record["file_name"])))
+    field = next(each for each in observation.fields if each.detection == 0)
+    grid, points = field.grid, np.reshape(record["annotations"][0]["keypoints"], (-1, 3))
+    first, last = grid.top + grid.height / 2, grid.top + (grid.rows - 0.5) * grid.height  # arms may stick out
+    asked = [
+        queries.Query(name, "", points[joint, 0], np.clip(points[joint, 1], first, last), field)
+        for name, joint in {"left elbow": 7, "right elbow": 8}.items()
+    ]
     return draw_queries(observation.image, asked)
