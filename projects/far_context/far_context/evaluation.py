@@ -28,7 +28,7 @@ class Evaluation:
     """
     Attributes:
         right: for each figure of each picture, whether its category (or its left and right) is right; None if
-            the figure is not detected.
+            the figure is not detected, or its left and right are not told apart.
         differ: for each picture, whether its figures have different labels.
         attention: of all figures, by the name of the block in the backbone.
         dependence: `Field.query_dependence` of all pictures, by the same names.
@@ -119,7 +119,8 @@ def fields_in_backbone(observation: Observation) -> list[Field]:
 def is_right(instances: Instances, figure: dict) -> bool | None:
     """Whether the most confident detection of a figure, with an IoU above 0.5, is right; None without one.
 
-    Keypoints are right if they are nearer to the figure's own than to those with left and right swapped.
+    Keypoints are right if they are nearer to the figure's own than to those with left and right swapped; None
+    if they are as near to both, like a left and a right arm that are found at the same place.
     """
     box = BoxMode.convert(figure["bbox"], figure["bbox_mode"], BoxMode.XYXY_ABS)
     found = (pairwise_iou(Boxes(torch.tensor([box])), instances.pred_boxes)[0] > 0.5).nonzero().flatten()
@@ -131,7 +132,7 @@ def is_right(instances: Instances, figure: dict) -> bool | None:
     truth = np.array(figure["keypoints"]).reshape(-1, 3)[:, :2]
     points = best.pred_keypoints[0, :, :2].numpy()
     right, swapped = (np.linalg.norm(points - each, axis=1).sum() for each in (truth, truth[SWAPPED]))
-    return bool(right < swapped)
+    return None if np.isclose(right, swapped) else bool(right < swapped)
 
 
 def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[Attention]:

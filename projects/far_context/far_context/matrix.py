@@ -171,8 +171,8 @@ TUNED = (
     _tuned("baseline", "baseline", config="far.yaml"),
     _tuned("nl_res4", "+1 NL added, embedded Gaussian"),
     *(
-        _tuned(arm.path.removeprefix("mask/"), arm.name.replace("NL", "NL added"), *arm.keys)
-        for arm in FORMS[2:]
+        _tuned(arm.path.removeprefix("mask/"), f"+1 NL added, {arm.name.removeprefix('+1 NL, ')}", *arm.keys)
+        for arm in (*FORMS[2:], WHY_CONCATENATION[1])
     ),
 )
 GLOBAL_CONTEXT = PLACES[3]

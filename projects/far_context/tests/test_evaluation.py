@@ -111,6 +111,17 @@ def test_left_and_right(swapped: bool) -> None:
     assert is_right(found, figure | {"keypoints": points.flatten().tolist()}) is not swapped
 
 
+def test_left_and_right_at_the_same_place_are_not_told_apart() -> None:
+    points = np.random.default_rng(0).uniform(10, 30, (17, 3))
+    figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "keypoints": points.flatten().tolist()}
+    found = detections(([10.0, 10, 20, 30], 0.9, 0))
+    same = np.where(
+        np.arange(17) < np.array(SWAPPED), np.arange(17), SWAPPED
+    )  # both at that of the smaller number
+    found.pred_keypoints = torch.from_numpy(points[same])[None]
+    assert is_right(found, figure) is None
+
+
 @pytest.mark.parametrize(
     ("right", "right_share", "told_apart"),
     [

@@ -112,7 +112,7 @@ def test_order() -> None:
     """The main pair first, seed by seed, and what starts from it; then the others."""
     order = [(training.arm.path, training.seed) for training in trainings()]
     assert order[:6] == [(f"mask/{arm}", seed) for seed in SEEDS for arm in ("baseline", "nl_res4")]
-    assert order[6:21] == [(arm.path, seed) for seed in SEEDS for arm in TUNED]
+    assert order[6:24] == [(arm.path, seed) for seed in SEEDS for arm in TUNED]
     assert len(set(order)) == len(order) == sum(len(arm.seeds) for arm in ARMS)
     assert [seed for arm, seed in order if arm == LONGER.path] == [1]
 
