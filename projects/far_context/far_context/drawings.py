@@ -16,8 +16,8 @@ from .evaluation import center, dataset_of, fields_in_backbone, predictor_of
 from .folder import Experiment
 from .labels import CATEGORIES
 from .matrix import (
-    ENDS,
     FORMS,
+    GROUPS,
     KEYPOINT,
     MAIN,
     OWN,
@@ -36,7 +36,7 @@ def draw_curves(results: Results) -> Figure:
 
     Groups of which another row shows all have none.
     """
-    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, ENDS, TUNED_ENDS)
+    rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, TUNED_ENDS, GROUPS["longer"])
     groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
     groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
     groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]
