@@ -1,5 +1,7 @@
 """What holds for every block and every x, on cases that Hypothesis thinks up."""
 
+from dataclasses import replace
+
 import torch
 from block_cases import Case, cases
 from hypothesis import given
@@ -52,6 +54,9 @@ def test_float16_saturates(case: Case) -> None:
 
 @given(case=cases(factor=ORDINARY))
 def test_gradients_are_finite_and_like_the_input(case: Case) -> None:
+    if case.dtype == torch.float16 and case.options["pairwise"] == "dot_product":
+        # y is a product of three features, and gradients of its weights have two more: float16 ends at 65504.
+        case = replace(case, factor=min(case.factor, 2))
     x = case.x()
     dx, *others = gradients(case, x)
     assert dx.shape == x.shape
