@@ -5,7 +5,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,14 +117,11 @@ def read_run(folder: Path) -> Run:
 
 def is_evaluated(folder: Path, iteration: int) -> bool:
     """Whether the metrics of a training have an AP after this iteration. Detectron2 counts the last one as
-    one more. A line whose writing was cut off is skipped."""
-    path = folder / METRICS
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        with suppress(json.JSONDecodeError):
-            metrics = json.loads(line)
-            if metrics["iteration"] in (iteration, iteration + 1) and any("/AP" in key for key in metrics):
-                return True
-    return False
+    one more."""
+    return any(
+        metrics["iteration"] in (iteration, iteration + 1) and any("/AP" in key for key in metrics)
+        for metrics in _metrics_in(folder / METRICS)
+    )
 
 
 def describe_code() -> str:
@@ -142,7 +139,13 @@ def describe_code() -> str:
 def _read_metrics(path: Path, start: int) -> dict[int, dict[str, float]]:
     """By iteration, from byte `start` on; what a resumed training wrote again counts."""
     history: dict[int, dict[str, float]] = {}
-    for line in path.read_bytes()[start:].splitlines():
-        metrics = json.loads(line)
+    for metrics in _metrics_in(path, start):
         history.setdefault(metrics["iteration"], {}).update(metrics)
     return history
+
+
+def _metrics_in(path: Path, start: int = 0) -> Iterator[dict[str, float]]:
+    """From byte `start` on. Lines whose writing was cut off, as by a kill or a full disk, are skipped."""
+    for line in path.read_bytes()[start:].splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)

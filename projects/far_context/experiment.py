@@ -11,7 +11,7 @@ came to is kept in results.jsonl.
 import argparse
 from pathlib import Path
 
-from far_context.folder import Experiment, read_experiment, set_up
+from far_context.folder import Experiment, check_keys, check_record, read_experiment, set_up
 from far_context.matrix import Training, trainings, with_starts
 from far_context.report import write_report
 from far_context.results import Results, read_results, update_results
@@ -32,16 +32,23 @@ def main() -> None:
         asked_for = Experiment(output, args.train, args.val, tuple(args.opts))
         if args.report:
             if args.results and not output.exists():
-                set_up(asked_for).close()  # some tables need pictures
+                set_up(asked_for, ()).close()
             experiment = read_experiment(output)
             write_report(experiment, update_results(experiment, file), args.report)
         elif args.list:
             experiment = read_experiment(output)
             print(_list(asked, experiment, read_results(experiment, file)))
         else:
-            new = with_starts([each for each in asked if each not in read_results(asked_for, file)])
+            check_record(asked_for)
+            check_keys(asked_for, asked)
+            kept = read_results(asked_for, file)
+            new = with_starts([training for training in asked if training not in kept])
             with set_up(asked_for, {training.arm.kind for training in new}) as lock:
-                run_all(asked_for, new, args.jobs, lock)
+                try:
+                    run_all(asked_for, new, args.jobs, lock)
+                except UserError:  # some have failed
+                    update_results(read_experiment(output), file)
+                    raise
             update_results(read_experiment(output), file)
             print(f"{len(asked)} trainings are finished. What they came to is in {file}.")
 

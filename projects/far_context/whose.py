@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from detectron2.data import DatasetCatalog
 from far_context.controls import GlobalContextBlock
-from far_context.evaluation import center, dataset_of, predictor_of
+from far_context.evaluation import center, dataset_of, input_of, predictor_of
 from far_context.folder import read_experiment
 from far_context.matrix import OWN, Training
 from tabulate import tabulate
@@ -26,7 +26,7 @@ from tqdm import tqdm, trange
 
 from nl_detectron.engine import Run, output_path
 from nl_detectron.errors import UserError, one_line_errors
-from nl_detectron.inspect import query_dependence, read_image
+from nl_detectron.inspect import query_dependence
 from nl_detectron.layers import NonLocalBlock
 
 PICTURES = 8  # in a step
@@ -76,12 +76,14 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
 class Reader(nn.Module):
     """A block, and the convolution that reads its z."""
 
-    def __init__(self, block: nn.Module, channels: int) -> None:
+    def __init__(self, block: Callable[[int], nn.Module], channels: int) -> None:
         super().__init__()
-        self.block = block
         convolution = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.convolution = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
         self.predictor = nn.Linear(channels, 1)
+        self.block = block(
+            channels
+        )  # the last one, so that all readers of a seed have the same weights before it
 
     def forward(self, x: Tensor, cells: Tensor) -> Tensor:
         """The logits (B, 2) that figures are of the second category; see `look_at`."""
@@ -99,11 +101,9 @@ def look_at(run: Run, dataset: str) -> Data:
         center in the flattened map; labels (B, 2), its category.
     """
     model, x, cells, labels = predictor_of(run).model, [], [], []
-    model.backbone.bottom_up.res4[-1].register_forward_pre_hook(lambda _, inputs: x.append(inputs[0].cpu()))
     for record in tqdm(DatasetCatalog.get(dataset), desc=f"features of {dataset}", leave=False):
-        image = torch.as_tensor(read_image(Path(record["file_name"])).transpose(2, 0, 1).copy())
-        model.backbone(model.preprocess_image([{"image": image}]).tensor)
-        stride = image.shape[2] // x[-1].shape[3]
+        x.append(input_of(model.backbone.bottom_up.res4[-1], model, run.cfg, [record]).cpu())
+        stride = record["width"] / x[-1].shape[3]
         centers = [center(figure["bbox"]) for figure in record["annotations"]]
         cells.append([int(down / stride) * x[-1].shape[3] + int(across / stride) for across, down in centers])
         labels.append([figure["category_id"] for figure in record["annotations"]])
@@ -116,12 +116,13 @@ def standardised(train: Tensor, *others: Tensor) -> list[Tensor]:
     return [(x - mean) / deviation.clamp(min=1e-6) for x in (train, *others)]
 
 
-def learn(reader: Reader, data: Data, steps: int, name: str) -> None:
+def learn(reader: Reader, data: Data, steps: int, seed: int, name: str) -> None:
     """Train a reader, by Adam."""
     x, cells, labels = data
+    rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(reader.parameters(), LEARNING_RATE)
     for _ in trange(steps, desc=name, leave=False):
-        some = torch.randint(len(x), (PICTURES,))
+        some = torch.randint(len(x), (PICTURES,), generator=rng)
         loss = binary_cross_entropy_with_logits(reader(x[some], cells[some]), labels[some].float())
         optimizer.zero_grad()
         loss.backward()
@@ -171,8 +172,8 @@ def table(runs: dict[int, Run], steps: int) -> str:
         x, others = standardised(x, others)
         for name, block in BLOCKS.items():
             torch.manual_seed(seed)
-            reader = Reader(block(x.shape[1]), x.shape[1])
-            learn(reader, (x, *train), steps, f"{name}, seed {seed}")
+            reader = Reader(block, x.shape[1])
+            learn(reader, (x, *train), steps, seed, f"{name}, seed {seed}")
             found[name].append(look_back(reader, (others, *val)))
     rows = [
         {"block": name, "seeds": ", ".join(map(str, runs))}

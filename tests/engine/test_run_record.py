@@ -41,6 +41,9 @@ def test_a_resumed_training_adds_a_command(folder: Path, small_cfg: CfgNode) -> 
     record.start(0, [])
     with (folder / "metrics.json").open("a") as metrics:
         metrics.write('{"iteration": 1, "a": 1}\n{"iteration": 1, "a": 2, "b": 3}\n')
+        metrics.write(
+            '{"iteration": 2, "a{"iteration": 3, "a": 1}\n'
+        )  # cut off, and gone on in the same line
     assert read_run(folder).seconds is None  # killed, as far as anyone knows
     record.stop(finished=False)
     assert not read_run(folder).finished
@@ -91,7 +94,7 @@ def test_the_code_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_which_evaluations_the_metrics_have(tmp_path: Path) -> None:
-    """Also when the last line was cut off, as by a kill."""
+    """Also when the last line was cut off, as by a kill, and when the next command goes on in it."""
     assert not is_evaluated(tmp_path, 9)
     lines = [
         '{"iteration": 9, "bbox/AP": 1.0}',
@@ -100,3 +103,6 @@ def test_which_evaluations_the_metrics_have(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.json").write_text("\n".join(lines))
     assert [is_evaluated(tmp_path, k) for k in (8, 9, 10, 19, 29)] == [True, True, False, False, False]
+    with (tmp_path / "metrics.json").open("a") as file:
+        file.write('{"iteration": 29, "bbox/AP": 1.0}\n{"iteration": 39, "bbox/AP": 2.0}\n')
+    assert [is_evaluated(tmp_path, k) for k in (29, 39)] == [False, True]

@@ -10,7 +10,7 @@ from nl_detectron_attention import queries
 from nl_detectron.inspect import Observation, observe, read_image
 from nl_detectron.predictor import Predictor
 
-from .evaluation import center, fields_in_backbone, is_right
+from .evaluation import center, decide, fields_in_backbone
 
 _COLORS = {"front": "crimson", "back": "royalblue"}  # those of the discs
 
@@ -43,7 +43,7 @@ def _draw(axes: Axes, record: dict, seen: Observation, classes: Sequence[str]) -
             disc = field.grid.pooled_centre(int(query.weights().argmax()))
             style = {"arrowstyle": "-|>", "color": "darkorange", "lw": 2.5, "mutation_scale": 18}
             axes.annotate("", xy=disc, xytext=(x, y), arrowprops=style)
-        verdict = {True: "right", False: "wrong", None: "not found"}[is_right(found, figure)]
+        verdict = {1: "right", 0: "wrong", None: "not found"}[decide(found, figure)]
         color = "green" if verdict == "right" else "red"
         truth = classes[figure["category_id"]]
         text = f"{verdict}: it is seen from the {truth}"

@@ -32,14 +32,14 @@ from .results import LOSSES, SCORES, Curve, Results, by_seed, first_score
 
 
 def draw_curves(results: Results) -> Figure:
-    """A row for each group of several trained arms: the training loss, and the score that needs the disc.
-
-    Groups of which another row shows all have none.
+    """A row for each group of several trained arms, unless a larger row has them all: the training loss, and
+    the score that needs the disc.
     """
     rows = (PLACES, FORMS, SETTINGS, TUNED, OWN, KEYPOINT, TUNED_ENDS, GROUPS["longer"])
-    groups = [[arm for arm in group if by_seed(results, arm)] for group in rows]
-    groups = [group for k, group in enumerate(groups) if not any({*group} <= {*row} for row in groups[:k])]
-    groups = [group for group in groups if len(group) > 1] or [[next(iter(results)).arm]]
+    groups = [tuple(arm for arm in group if by_seed(results, arm)) for group in rows]
+    groups = list(dict.fromkeys(groups))
+    groups = [group for group in groups if not any({*group} < {*row} for row in groups)]
+    groups = [group for group in groups if len(group) > 1] or [(next(iter(results)).arm,)]
     figure = Figure(figsize=(15, 4.4 * len(groups)), layout="constrained")
     for row, group in zip(figure.subplots(len(groups), 3, squeeze=False), groups, strict=True):
         task, score = group[0].task, first_score(group[0])
@@ -79,11 +79,12 @@ def draw_attention(experiment: Experiment) -> Iterator[tuple[str, Figure]]:
     if run := _first(experiment, OWN[2]):
         records = DatasetCatalog.get(dataset_of(run, "far"))
         labels = [{figure["category_id"] for figure in record["annotations"]} for record in records]
-        record = next(record for record, both in zip(records, labels, strict=True) if len(both) > 1)
-        yield "own", _draw_figures(run, record, record["annotations"])
+        for record in [record for record, both in zip(records, labels, strict=True) if len(both) > 1][:1]:
+            yield "own", _draw_figures(run, record, record["annotations"])
     if run := _first(experiment, TUNED_ENDS[1]):
         records = DatasetCatalog.get(dataset_of(run, "far"))
-        yield "ends", _draw_elbows(run, next(each for each in records if len(each["annotations"]) == 1))
+        for record in [record for record in records if len(record["annotations"]) == 1][:1]:
+            yield "ends", _draw_elbows(run, record)
 
 
 def _first(experiment: Experiment, arm: Arm) -> Run | None:

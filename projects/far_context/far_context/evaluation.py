@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.structures import Boxes, BoxMode, Instances, pairwise_iou
+from torch import Tensor, nn
 
 from nl_detectron.engine import Run
 from nl_detectron.inspect import Field, Observation, observe, read_image
@@ -21,20 +23,20 @@ from nl_detectron.predictor import Predictor
 from .labels import SWAPPED
 
 Attention = tuple[bool, float, float, float]  # of a figure: see `attend`
+UNDECIDED = 0.1  # of the distance from keypoints to those with left and right swapped
 
 
 @dataclass
 class Evaluation:
     """
     Attributes:
-        right: for each figure of each picture, whether its category (or its left and right) is right; None if
-            the figure is not detected, or its left and right are not told apart.
+        right: for each figure of each picture, what `decide` says of it.
         differ: for each picture, whether its figures have different labels.
         attention: of all figures, by the name of the block in the backbone.
         dependence: `Field.query_dependence` of all pictures, by the same names.
     """
 
-    right: list[list[bool | None]] = field(default_factory=list)
+    right: list[list[float | None]] = field(default_factory=list)
     differ: list[bool] = field(default_factory=list)
     attention: dict[str, list[Attention]] = field(default_factory=dict)
     dependence: dict[str, list[float]] = field(default_factory=dict)
@@ -47,7 +49,9 @@ class Evaluation:
         return shares | {"told apart": self.told_apart_share()}
 
     def right_share(self) -> float:
-        """The percentage of figures that are right; at most 50 for a model that ignores the disc."""
+        """The percentage of figures that are right, with half of the undecided ones; at most 50 for a model
+        that ignores the disc.
+        """
         return _right_share(self.right)
 
     def right_share_where_they_differ(self) -> float:
@@ -61,7 +65,7 @@ class Evaluation:
         pairs = zip(self.right[::2], self.right[1::2], strict=True)
         both = [pair for one, other in pairs for pair in zip(one, other, strict=True)]
         # The labels of a pair are opposite: different decisions are both right or both wrong.
-        return 100 * float(np.mean([None not in pair and pair[0] == pair[1] for pair in both]))
+        return 100 * float(np.mean([pair in ((0, 0), (1, 1)) for pair in both]))
 
     def attention_means(self) -> dict[str, dict[str, float]]:
         """Means over the figures, for each block: the weight on the disc, in per cent, and the dependence."""
@@ -86,7 +90,7 @@ def evaluate(run: Run) -> Evaluation:
         observation = observe(predictor, read_image(Path(record["file_name"])))
         figures = record["annotations"]
         result.differ.append(len({figure["category_id"] for figure in figures}) > 1)
-        result.right.append([is_right(observation.instances, figure) for figure in figures])
+        result.right.append([decide(observation.instances, figure) for figure in figures])
         for each in fields_in_backbone(observation):
             name = each.name.removeprefix("backbone.bottom_up.")
             result.attention.setdefault(name, []).extend(attend(each, figures, observation.image))
@@ -94,8 +98,8 @@ def evaluate(run: Run) -> Evaluation:
     return result
 
 
-def _right_share(right: Sequence[Sequence[bool | None]]) -> float:
-    decisions = [each is True for picture in right for each in picture]
+def _right_share(right: Sequence[Sequence[float | None]]) -> float:
+    decisions = [each or 0 for picture in right for each in picture]
     return 100 * float(np.mean(decisions)) if decisions else np.nan
 
 
@@ -107,6 +111,18 @@ def predictor_of(run: Run) -> Predictor:
     return Predictor(cfg)
 
 
+@torch.no_grad()
+def input_of(module: nn.Module, model: nn.Module, cfg: CfgNode, records: Sequence[dict]) -> Tensor:
+    """What goes into a module of a model's backbone for the pictures of records, as they are resized for a
+    test: (B, C, H, W).
+    """
+    mapper, seen = DatasetMapper(cfg, is_train=False), []
+    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.backbone(model.preprocess_image([mapper(record) for record in records]).tensor)
+    hook.remove()
+    return seen[0]
+
+
 def dataset_of(run: Run, mode: str) -> str:
     """The name of a run's test set with the "far" or "near" pictures."""
     return next(name for name in run.cfg.DATASETS.TEST if f"_{mode}_" in name)
@@ -116,11 +132,12 @@ def fields_in_backbone(observation: Observation) -> list[Field]:
     return [each for each in observation.fields if each.detection is None]
 
 
-def is_right(instances: Instances, figure: dict) -> bool | None:
-    """Whether the most confident detection of a figure, with an IoU above 0.5, is right; None without one.
+def decide(instances: Instances, figure: dict) -> float | None:
+    """Whether the most confident detection of a figure, with an IoU above 0.5, is right: 1 or 0, or None if
+    there is none.
 
-    Keypoints are right if they are nearer to the figure's own than to those with left and right swapped; None
-    if they are as near to both, like a left and a right arm that are found at the same place.
+    Keypoints are right if they are nearer to the figure's own than to those with left and right swapped. If
+    they are about as near to both, like a left and a right arm found at one place, they are undecided: 0.5.
     """
     box = BoxMode.convert(figure["bbox"], figure["bbox_mode"], BoxMode.XYXY_ABS)
     found = (pairwise_iou(Boxes(torch.tensor([box])), instances.pred_boxes)[0] > 0.5).nonzero().flatten()
@@ -128,11 +145,14 @@ def is_right(instances: Instances, figure: dict) -> bool | None:
         return None
     best = instances[found[instances.scores[found].argmax()].item()]
     if not best.has("pred_keypoints"):
-        return best.pred_classes.item() == figure["category_id"]
+        return float(best.pred_classes.item() == figure["category_id"])
     truth = np.array(figure["keypoints"]).reshape(-1, 3)[:, :2]
     points = best.pred_keypoints[0, :, :2].numpy()
-    right, swapped = (np.linalg.norm(points - each, axis=1).sum() for each in (truth, truth[SWAPPED]))
-    return None if np.isclose(right, swapped) else bool(right < swapped)
+    own, swapped, between = (
+        np.linalg.norm(one - other, axis=1).sum()
+        for one, other in ((points, truth), (points, truth[SWAPPED]), (truth, truth[SWAPPED]))
+    )
+    return 0.5 if abs(own - swapped) < UNDECIDED * between else float(own < swapped)
 
 
 def attend(each: Field, figures: Sequence[dict], image: np.ndarray) -> Iterator[Attention]:
@@ -175,11 +195,11 @@ def positions_on(each: Field, disc: np.ndarray) -> np.ndarray:
 def disc_at(y: float, image: np.ndarray) -> np.ndarray:
     """The mask (H, W) of the disc of a figure at a height: the only one, or that of its half."""
     discs = disc_of(image)
-    _, parts = cv2.connectedComponents(discs.astype(np.uint8))
-    middle = len(discs) // 2
-    half = slice(middle) if y < middle else slice(middle, None)
-    inside = np.setdiff1d(parts[half], [0, *parts[middle - 1 : middle + 1].flat])
-    return np.isin(parts, inside) if len(inside) and parts.max() > 1 else discs
+    count, parts, _, centers = cv2.connectedComponentsWithStats(discs.astype(np.uint8))
+    if count == 2:  # the background, and one disc
+        return discs
+    middle = len(discs) / 2
+    return np.isin(parts, 1 + np.flatnonzero((centers[1:, 1] < middle) == (y < middle)))
 
 
 def disc_of(image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,12 +74,12 @@ class Experiment:
             UserError: if its folder holds a training with another config or other pictures, or a damaged one.
         """
         folder = self.folder(training)
-        if not all((folder / name).is_file() for name in ("run.json", "metrics.json")):
+        if not all((folder / name).is_file() for name in ("run.json", "metrics.json", "model_final.pth")):
             return None
         run = read_run(folder)
         if not run.finished:
             return None
-        as_trained = replace(self, output=Path(run.cfg.OUTPUT_DIR, "../../..").resolve())  # it may be moved
+        as_trained = replace(self, output=Path(run.cfg.OUTPUT_DIR).parents[2])  # it may be moved
         found, declared = dict(flat_pairs(run.cfg)), dict(flat_pairs(as_trained.cfg(training)))
         for key in ("MODEL.DEVICE", "MODEL.CLASS_NAMES", "MODEL.KEYPOINT_NAMES"):
             declared[key] = found[key]  # the device may differ within an experiment; trainings fill in names
@@ -93,6 +93,25 @@ class Experiment:
                 f"{run.folder} holds another training than {training}: it differs in {differences}."
             )
         return run
+
+
+def check_keys(experiment: Experiment, asked: Sequence[Training]) -> None:
+    """Refuse keys that would replace what an arm is named for."""
+    for training in asked:
+        if both := {*training.arm.keys[::2]} & {*experiment.keys[::2]}:
+            raise UserError(f"{min(both)} is set by {training.arm.path}. Leave out the key, or the arm.")
+
+
+def check_record(experiment: Experiment) -> str:
+    """The record of an experiment; a UserError if its folder holds another one."""
+    what = {"train": experiment.train, "val": experiment.val, "keys": experiment.keys}
+    what |= {"layout": experiment.layout} if experiment.layout != "square" else {}  # earlier records lack it
+    record, text = experiment.output / _RECORD, json.dumps(what)
+    if record.exists() and (held := record.read_text()) != text:
+        raise UserError(
+            f"--output {experiment.output} holds another experiment, {held}, not {text}. Name another folder."
+        )
+    return text
 
 
 def set_up(experiment: Experiment, kinds: Iterable[str] = ("one",)) -> IO[str]:
@@ -111,27 +130,25 @@ def set_up(experiment: Experiment, kinds: Iterable[str] = ("one",)) -> IO[str]:
         if key.startswith(_RESERVED):
             raise UserError(f"{key} is set by the arms of the matrix. Leave it out.")
     experiment.cfg(trainings()[0])  # refuses other bad keys
-    output, record = experiment.output, experiment.output / _RECORD
-    what = {"train": experiment.train, "val": experiment.val, "keys": experiment.keys}
-    what |= {"layout": experiment.layout} if experiment.layout != "square" else {}  # earlier records lack it
-    text = json.dumps(what)
-    if record.exists() and (held := record.read_text()) != text:
-        raise UserError(
-            f"--output {output} holds another experiment, {held}, not {text}. Name another folder."
-        )
+    output, record = experiment.output, check_record(experiment)
     output.mkdir(parents=True, exist_ok=True)
     lock = (output / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"--output {output} is in use: trainings are running in it. Wait for them.") from None
-    counts = {"train": experiment.train, "val": experiment.val}
     for kind in kinds:
-        for mode in MODES:
-            write_pictures(experiment.datasets, mode, kind=kind, **counts, layout=experiment.layout)
-    with atomic_write(record) as unfinished:
-        unfinished.write_text(text)
+        draw_pictures(experiment, kind)
+    with atomic_write(output / _RECORD) as unfinished:
+        unfinished.write_text(record)
     return lock
+
+
+def draw_pictures(experiment: Experiment, kind: str) -> None:
+    """Draw the far and near pictures of a kind, unless they are there already."""
+    counts = {"train": experiment.train, "val": experiment.val}
+    for mode in MODES:
+        write_pictures(experiment.datasets, mode, kind=kind, **counts, layout=experiment.layout)
 
 
 def read_experiment(output: Path) -> Experiment:

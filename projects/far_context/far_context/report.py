@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from nl_detectron.files import atomic_write
 
 from .chance import chance_table
 from .drawings import draw_attention, draw_curves
-from .folder import Experiment
+from .folder import Experiment, draw_pictures
 from .matrix import GROUPS, trainings
 from .results import Results
 from .start import start_table
@@ -33,16 +34,18 @@ def write_report(experiment: Experiment, results: Results, file: Path) -> None:
         UserError: for a file without places, an unknown or unclosed place, or if there are no results.
     """
     text = file.read_text(encoding="utf-8")
-    _check_places(file, text)
+    places = _places_in(file, text)
     if not results:
         raise UserError(f"--output {experiment.output} holds no finished trainings.")
-    tables = {name: group_table(experiment, group, results) for name, group in GROUPS.items()}
-    tables["summary"] = summary(experiment, results)
-    tables["chance"] = chance_table(experiment.datasets)
-    tables["attention"] = attention_table(results)
-    tables["trainings"] = trainings_table(results)
-    if "<!-- results:start -->" in text:  # which builds a model for each seed
-        tables["start"] = start_table(experiment)
+    if {"chance", "start"} & places:
+        draw_pictures(experiment, "one")
+    makers = {name: partial(group_table, experiment, group, results) for name, group in GROUPS.items()}
+    makers["summary"] = partial(summary, experiment, results)
+    makers["chance"] = partial(chance_table, experiment.datasets)
+    makers["attention"] = partial(attention_table, results)
+    makers["trainings"] = partial(trainings_table, results)
+    makers["start"] = partial(start_table, experiment)
+    tables = {name: makers[name]() for name in places}
     with atomic_write(file.resolve()) as unfinished:
         filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         unfinished.write_text(filled, encoding="utf-8")
@@ -53,7 +56,7 @@ def write_report(experiment: Experiment, results: Results, file: Path) -> None:
         _save(figure, pictures / f"attention_{name}.jpg")
 
 
-def _check_places(file: Path, text: str) -> None:
+def _places_in(file: Path, text: str) -> set[str]:
     places = [match[2] for match in _PLACE.finditer(text)]
     unknown = set(places) - set(NAMES)
     if unknown or not places or len(places) < text.count("<!-- results:"):
@@ -62,6 +65,7 @@ def _check_places(file: Path, text: str) -> None:
             f"{file} needs places, lines <!-- results:NAME --> and <!-- /results -->, with a NAME of "
             f"{', '.join(NAMES)}; found {found}."
         )
+    return {*places}
 
 
 def _save(figure: Figure, file: Path) -> None:

@@ -1,9 +1,12 @@
 """What is kept of finished trainings, so that tables outlive weights: results.jsonl, a line for each."""
 
+import fcntl
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -92,23 +95,34 @@ def read_results(experiment: Experiment, file: Path) -> Results:
 
 
 def update_results(experiment: Experiment, file: Path) -> Results:
-    """Add the finished trainings of an experiment to a file, with what they make of the far pictures."""
-    results = read_results(experiment, file)
-    new = [each for each in read_runs(experiment) if not _is_of(results.get(each[0]), each[1])]
+    """Add the finished trainings of an experiment to a file, with what they make of the far pictures.
+
+    A training that is in the file stays as it is, also if it was trained again, for others to start from.
+    """
+    kept = read_results(experiment, file)
+    new = [(training, run) for training, run in read_runs(experiment) if training not in kept]
     for training, run in tqdm(new, desc="looking at trained models", unit="model", disable=not new):
-        results[training] = result_of(experiment, training, run, evaluate(run))
-        results = _in_order(results)
-        with atomic_write(file.resolve()) as unfinished:
-            unfinished.write_text("".join(json.dumps(asdict(each)) + "\n" for each in results.values()))
-    return results
+        result = result_of(experiment, training, run, evaluate(run))
+        with _locked(file.resolve().parent):  # other experiments may have the same file
+            kept = _in_order(read_results(experiment, file) | {training: result})
+            with atomic_write(file.resolve()) as unfinished:
+                unfinished.write_text("".join(json.dumps(asdict(each)) + "\n" for each in kept.values()))
+    return kept
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """While no other process holds the folder so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _in_order(results: Results) -> Results:
     return {training: results[training] for training in ALL if training in results}
-
-
-def _is_of(result: Result | None, run: Run) -> bool:
-    return result is not None and (result.code, result.seconds) == ([*run.code], run.seconds)
 
 
 def result_of(experiment: Experiment, training: Training, run: Run, seen: Evaluation) -> Result:
@@ -126,6 +140,7 @@ def result_of(experiment: Experiment, training: Training, run: Run, seen: Evalua
     )
 
 
+@cache
 def digest(experiment: Experiment, training: Training) -> str:
     """12 hexadecimal digits of what a training is declared with: with which keys other than Detectron2's and,
     of the blocks, with all; its start; and how many pictures.

@@ -39,7 +39,9 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     Raises:
         UserError: at the end, if trainings have failed.
     """
-    waiting = [training for training in asked if not experiment.finished(training)]
+    needed = {training for training in (*asked, *(each.start for each in asked)) if training}
+    trained = {training for training in needed if experiment.finished(training)}
+    waiting = [training for training in asked if training not in trained]
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, min(jobs, len(waiting))))
     total = {training: experiment.cfg(training).SOLVER.MAX_ITER for training in asked}
     done = {t: experiment.step(t) if t in waiting else total[t] for t in asked}
@@ -50,7 +52,7 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
     with tqdm(desc=f"{len(asked)} trainings", **steps) as bar:
         try:
             while waiting or running:
-                while len(running) < jobs and (training := _next_ready(experiment, waiting)):
+                while len(running) < jobs and (training := _next_ready(waiting, trained)):
                     waiting.remove(training)
                     running[training] = _start(experiment, training, threads, lock)
                 if not running:
@@ -62,6 +64,8 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
                     if error := _finish(experiment, training, running.pop(training)):
                         failed.append(training)
                         tqdm.write(error)
+                    else:
+                        trained.add(training)
                     done[training] = total[training]  # no steps are left, also if it failed
                 done |= {training: experiment.step(training) for training in running}
                 bar.update(sum(done.values()) - bar.n)
@@ -72,10 +76,9 @@ def run_all(experiment: Experiment, asked: Sequence[Training], jobs: int, lock: 
         raise UserError(f"{len(failed)} of {len(asked)} trainings have failed: {names}.")
 
 
-def _next_ready(experiment: Experiment, waiting: Sequence[Training]) -> Training | None:
+def _next_ready(waiting: Sequence[Training], trained: Collection[Training]) -> Training | None:
     """The first training that needs no weights, or whose weights are trained."""
-    ready = (each for each in waiting if each.start is None or experiment.finished(each.start))
-    return next(ready, None)
+    return next((each for each in waiting if each.start is None or each.start in trained), None)
 
 
 def _start(experiment: Experiment, training: Training, threads: int, lock: IO[str]) -> subprocess.Popen:

@@ -2,8 +2,6 @@
 many pairs are active.
 """
 
-from pathlib import Path
-
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog
@@ -12,11 +10,11 @@ from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 from torch import Tensor
 
-from nl_detectron.inspect import read_image
 from nl_detectron.layers import NonLocalBlock
 from nl_detectron.modeling import non_local_blocks
 
 from .controls import OthersBlock, own_cells
+from .evaluation import input_of
 from .folder import Experiment
 from .matrix import MAIN, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
 
@@ -56,15 +54,8 @@ def _first(experiment: Experiment, arm: Arm, seed: int) -> tuple[NonLocalBlock, 
     if arm.start:
         DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)[:_PICTURES]]
-    images = [
-        torch.from_numpy(read_image(Path(record["file_name"])).transpose(2, 0, 1)) for record in records
-    ]
     ((_, block),) = non_local_blocks(model)
-    seen = []
-    block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        model.backbone(model.preprocess_image([{"image": image} for image in images]).tensor)
-    return block, seen[0]
+    return block, input_of(block, model, cfg, records)
 
 
 @torch.no_grad()

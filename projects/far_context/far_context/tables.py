@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 
 import numpy as np
 from tabulate import tabulate
@@ -39,7 +40,7 @@ def group_table(experiment: Experiment, group: Sequence[Arm], results: Results) 
 
 def _decisions(arm: Arm, done: Sequence[Result]) -> dict[str, str]:
     names = done[0].shares
-    row = {f"far: {name}, %": mean_and_deviation([each.shares[name] for each in done]) for name in names}
+    row = {f"far: {name}, %": ", ".join(f"{each.shares[name]:.0f}" for each in done) for name in names}
     after = [learnt_after(each.curves[f"far/{first_score(arm)}50"]) for each in done]
     return row | {f"far: AP50 > {LEARNT} after": ", ".join(after)}
 
@@ -68,6 +69,7 @@ def _scores(arm: Arm, done: dict[int, Result], reference: dict[int, Result]) -> 
     return cells
 
 
+@cache
 def count(experiment: Experiment, arm: Arm) -> Counts:
     """The cost of a model for one picture, with as many regions as it may have."""
     cfg = experiment.cfg(Training(arm, SEEDS[0]))

@@ -23,7 +23,7 @@ def make_up(
     code: str = "abc",
     **scores: tuple[float, float],
 ) -> Run:
-    """Write run.json and metrics.json of a training.
+    """Write run.json and metrics.json of a training, and an empty file of weights.
 
     Args:
         place: in the output folder, like "mask/baseline/seed_1".
@@ -41,6 +41,7 @@ def make_up(
     commands = [{"code": code, "start": 0, "seconds": 1020, "changed": []}]
     record = {"config": cfg.dump(), "processes": 1, "images": images, "commands": commands, "finished": True}
     (folder / "run.json").write_text(json.dumps(record))
+    (folder / "model_final.pth").touch()
     last = {"iteration": 100}
     for task, values in scores.items():
         for name, value in zip(cfg.DATASETS.TEST, reversed(values), strict=True):  # near, far

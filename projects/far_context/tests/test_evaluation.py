@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
-from far_context.evaluation import Evaluation, attend, disc_at, disc_of, is_right, positions_on, share_of
+from far_context.evaluation import Evaluation, attend, decide, disc_at, disc_of, positions_on, share_of
 from far_context.labels import SWAPPED
 
 from nl_detectron.inspect import Grid
@@ -62,10 +62,11 @@ def test_attention_to_the_disc(color: tuple[int, int, int], red: bool) -> None:
     assert found == pytest.approx((red, 0.9, (15 * 0.25 + 0.9) / 16, 0.25))
 
 
-def test_each_figure_has_its_own_disc() -> None:
-    """Above and below the middle; a single one, also across the middle, is everybody's."""
+@pytest.mark.parametrize("first_row", [16, 22])
+def test_each_figure_has_its_own_disc(first_row: int) -> None:
+    """Above and below the middle, or from the middle on; a single one, also across it, is everybody's."""
     two = image_with(slice(4, 8), slice(2, 6), (40, 40, 220))
-    two[22:27, 3:7] = (220, 70, 40)
+    two[first_row : first_row + 5, 3:7] = (220, 70, 40)
     one = image_with(slice(13, 18), slice(2, 6), (40, 40, 220))
     for y, rows in ((3, slice(16)), (15.9, slice(16)), (16, slice(16, 32)), (30, slice(16, 32))):
         expected = np.zeros((32, 32), bool)
@@ -89,67 +90,63 @@ def detections(*found: tuple[list[float], float, int]) -> Instances:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ([([10.0, 10, 20, 30], 0.9, 1)], True),
-        ([([10.0, 10, 20, 30], 0.9, 0)], False),
-        ([([10.0, 10, 20, 30], 0.9, 0), ([10.0, 10, 20, 29], 0.95, 1)], True),  # the most confident one
-        ([([50.0, 10, 60, 30], 0.99, 0), ([10.0, 12, 20, 30], 0.2, 1)], True),  # that is the figure
+        ([([10.0, 10, 20, 30], 0.9, 1)], 1),
+        ([([10.0, 10, 20, 30], 0.9, 0)], 0),
+        ([([10.0, 10, 20, 30], 0.9, 0), ([10.0, 10, 20, 29], 0.95, 1)], 1),  # the most confident one
+        ([([50.0, 10, 60, 30], 0.99, 0), ([10.0, 12, 20, 30], 0.2, 1)], 1),  # that is the figure
         ([([10.0, 10, 20, 15], 0.9, 1)], None),  # an IoU of a quarter
         ([], None),
     ],
 )
-def test_decisions(found: list[tuple], expected: bool | None) -> None:
+def test_decisions(found: list[tuple], expected: float | None) -> None:
     figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
-    assert is_right(detections(*found), figure) is expected
+    assert decide(detections(*found), figure) == expected
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_left_and_right(swapped: bool) -> None:
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0, 1), (0.4, 1), (0.47, 0.5), (0.5, 0.5), (0.53, 0.5), (0.6, 0), (1, 0)]
+)
+def test_left_and_right(share: float, expected: float) -> None:
+    """Of keypoints on the way from a figure's own to those with left and right swapped. Close to the middle,
+    where a left and a right arm are at one place, they are undecided.
+    """
     points = np.random.default_rng(0).uniform(10, 30, (17, 3))
     found = detections(([10.0, 10, 20, 30], 0.9, 0))
-    found.pred_keypoints = torch.from_numpy(points[SWAPPED] if swapped else points)[None] + 0.3
-    figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
-    assert is_right(found, figure | {"keypoints": points.flatten().tolist()}) is not swapped
-
-
-def test_left_and_right_at_the_same_place_are_not_told_apart() -> None:
-    points = np.random.default_rng(0).uniform(10, 30, (17, 3))
+    found.pred_keypoints = torch.from_numpy((1 - share) * points + share * points[SWAPPED])[None]
     figure = {"bbox": [10, 10, 10, 20], "bbox_mode": BoxMode.XYWH_ABS, "keypoints": points.flatten().tolist()}
-    found = detections(([10.0, 10, 20, 30], 0.9, 0))
-    same = np.where(
-        np.arange(17) < np.array(SWAPPED), np.arange(17), SWAPPED
-    )  # both at that of the smaller number
-    found.pred_keypoints = torch.from_numpy(points[same])[None]
-    assert is_right(found, figure) is None
+    assert decide(found, figure) == expected
 
 
 @pytest.mark.parametrize(
     ("right", "right_share", "told_apart"),
     [
-        ([[True], [False]], 50, 0),  # the same in both pictures
-        ([[True], [True]], 100, 100),
-        ([[False], [False]], 0, 100),  # the colors the wrong way round
-        ([[True, True], [True, False]], 75, 50),
-        ([[None], [True]], 50, 0),
+        ([[1], [0]], 50, 0),  # the same in both pictures
+        ([[1], [1]], 100, 100),
+        ([[0], [0]], 0, 100),  # the colors the wrong way round
+        ([[1, 1], [1, 0]], 75, 50),
+        ([[None], [1]], 50, 0),
         ([[None], [None]], 0, 0),
+        ([[0.5], [0.5]], 50, 0),
+        ([[0.5], [1]], 75, 0),
     ],
 )
-def test_pairs(right: list[list[bool | None]], right_share: float, told_apart: float) -> None:
+def test_pairs(right: list[list[float | None]], right_share: float, told_apart: float) -> None:
     seen = Evaluation(right)
     assert (seen.right_share(), seen.told_apart_share()) == (right_share, told_apart)
 
 
 def test_right_where_the_figures_differ() -> None:
     """A model that sees all colors, but not whose they are, guesses there."""
-    seen = Evaluation([[True, True], [True, True], [True, False], [None, True]], [False, False, True, True])
+    seen = Evaluation([[1, 1], [1, 1], [1, 0], [None, 1]], [False, False, True, True])
     assert seen.right_share() == 75
     assert seen.right_share_where_they_differ() == 50
-    assert np.isnan(Evaluation([[True]], [False]).right_share_where_they_differ())
+    assert np.isnan(Evaluation([[1]], [False]).right_share_where_they_differ())
 
 
 def test_shares_and_means() -> None:
     """Named as the tables name them; weights are means over the figures with a red and with a blue disc."""
     figures = [(True, 0.5, 0.2, 0.1), (True, 0.7, 0.2, 0.1), (False, 1.0, 0.4, 0.4)]
-    seen = Evaluation([[True], [False]], [False, False], {"res4": figures}, {"res4": [0.25, 0.75]})
+    seen = Evaluation([[1], [0]], [False, False], {"res4": figures}, {"res4": [0.25, 0.75]})
     assert seen.shares() == {"right": 50, "told apart": 0}
     assert replace(seen, differ=[True, False]).shares()["right where the two differ"] == 100
     expected = {"on a red disc, %": 60, "red: from everywhere": 20, "on a blue disc, %": 100}

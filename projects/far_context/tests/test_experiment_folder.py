@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from far_context.folder import Experiment, read_experiment, read_runs, set_up
+from far_context.folder import Experiment, check_keys, read_experiment, read_runs, set_up
 from far_context.matrix import trainings
 from made_up_trainings import TRAINING, Train
 
@@ -19,12 +19,14 @@ def finished(experiment: Experiment) -> list[str]:
 
 
 def test_what_is_finished(experiment: Experiment, train: Train) -> None:
+    """Trained to the end, with its weights."""
     assert read_runs(experiment) == []
     train("mask/nl_res4/seed_2", **AP)
     train("mask/baseline/seed_1", **AP)
     run = train("mask/baseline/seed_2", **AP)
     record = json.loads((run.folder / "run.json").read_text())
     (run.folder / "run.json").write_text(json.dumps(record | {"finished": False}))
+    (train("mask/baseline/seed_3", **AP).folder / "model_final.pth").unlink()
     assert finished(experiment) == ["mask/baseline 1", "mask/nl_res4 2"]
 
 
@@ -49,12 +51,14 @@ def test_another_training_in_its_place(
 
 
 def test_an_experiment_may_be_moved_and_use_another_device(experiment: Experiment, train: Train) -> None:
-    """With the weights that trainings started from."""
+    """With the weights that trainings started from; also behind a link."""
     train("mask/baseline/seed_2", **AP)
     train("keypoint/nl_head/seed_2", "MODEL.DEVICE", "cpu")
     moved = replace(experiment, output=experiment.output.with_name("moved"))
     experiment.output.rename(moved.output)
-    assert finished(moved) == ["mask/baseline 2", "keypoint/nl_head 2"]
+    experiment.output.symlink_to(moved.output)
+    for each in (moved, experiment):
+        assert finished(each) == ["mask/baseline 2", "keypoint/nl_head 2"]
 
 
 def test_other_pictures(experiment: Experiment, train: Train) -> None:
@@ -86,6 +90,18 @@ def test_keys_are_those_of_all_arms(place: str, experiment: Experiment) -> None:
 def test_keys_of_the_matrix(key: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^{key} is set by the arms of the matrix"):
         set_up(Experiment(tmp_path / "out", 2, 2, ("SOLVER.MAX_ITER", "3", key, "1")))
+
+
+def test_keys_that_arms_set() -> None:
+    """With them, "half the learning rate" would be the rate of all."""
+    experiment = Experiment(Path("out"), 2, 2, ("SOLVER.MAX_ITER", "3", "SOLVER.BASE_LR", "0.02"))
+    check_keys(experiment, trainings(["mask/nl_res*", "keypoint/*_head"]))
+    with pytest.raises(
+        UserError, match=r"^SOLVER.BASE_LR is set by mask/concatenation_half_rate\. Leave out"
+    ):
+        check_keys(experiment, trainings(["mask/baseline", "mask/concatenation_half_rate"]))
+    with pytest.raises(UserError, match=r"^SOLVER.MAX_ITER is set by mask/tuned_baseline"):
+        check_keys(experiment, trainings(["mask/tuned_*"]))
 
 
 def test_one_experiment_in_a_folder(tmp_path: Path) -> None:

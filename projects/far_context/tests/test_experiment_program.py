@@ -64,14 +64,14 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
     assert "| mask   | one        | +1 NL in res4 | res4.non_local_5 | 1 " in text
     pictures = sorted(path.name for path in (tmp_path / "docs").iterdir())
     assert pictures == ["attention_back.jpg", "attention_front.jpg", "curves.png"]
+    others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
+    assert others.startswith(f"error: --output {tmp_path / 'out'} holds another experiment, ")
     kept = (tmp_path / "out" / "results.jsonl").rename(tmp_path / "kept.jsonl")
     elsewhere = ["--output", tmp_path / "empty", "--results", kept, "--train", "4", "--val", "2"]
     page.write_text(PAGE)
     tool(*elsewhere, "--report", page, *KEYS)
     assert page.read_text() == text
     assert tool(*elsewhere, *ARMS, *KEYS).startswith("2 trainings are finished.")  # nothing is trained
-    others = refusal(tool, *small, *KEYS, "SOLVER.BASE_LR", "0.1")
-    assert others.startswith(f"error: --output {tmp_path / 'out'} holds another experiment, ")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,10 @@ def test_a_pair_and_its_report(tool: Tool, tmp_path: Path, monkeypatch: pytest.M
         (["--jobs", "0"], "--jobs must be at least 1; got 0."),
         (["--train", "3"], "--train and --val must be even, as pictures come in pairs; got 3 and 100."),
         (["--train", "2", "--val", "2", "SOLVER.MAX_ITERS", "3"], "'SOLVER.MAX_ITERS' is not a key"),
+        (
+            ["SOLVER.BASE_LR", "0.1"],
+            "SOLVER.BASE_LR is set by mask/concatenation_half_rate. Leave out the key",
+        ),
         (["--report", "no.md"], "holds no experiment: it has no experiment.json."),
         (["--list"], "holds no experiment: it has no experiment.json."),
     ],

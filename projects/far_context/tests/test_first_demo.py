@@ -30,7 +30,7 @@ def test_the_table(demo: ModuleType) -> None:
     tests = ("shapes_near_val", "shapes_far_val")
     scores = [{f"{name}/bbox/AP": k + 0.25, f"{name}/segm/AP": k + 1.25} for k, name in enumerate(tests, 10)]
     pair = [trained(scores[0] | scores[1], *tests), trained({f"{tests[1]}/bbox/AP": 90.0}, *tests)]
-    seen = [Evaluation(right=[[True], [False]]), Evaluation(right=[[True], [True]])]
+    seen = [Evaluation(right=[[1], [0]]), Evaluation(right=[[1], [1]])]
     rows = demo.table(pair, seen, trained({"keypoints/AP": 50.04}, "keypoints_shapes_val")).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert cells[2] == ["Mask R-CNN, no block", "disc far", "11.2", "12.2", "-", "50 %"]

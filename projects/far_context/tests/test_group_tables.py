@@ -25,7 +25,7 @@ def results(experiment: Experiment, train: Train, cheap_counting: None) -> Resul
     ):
         train(place, code=code, bbox=(far, near), segm=(far - 1, near - 1))
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
-    right = {1: [[True], [False]], 2: [[True, True], [True, None]], 3: [[False], [False]]}
+    right = {1: [[1], [0]], 2: [[1, 1], [1, None]], 3: [[0], [0]]}
     return results_in(experiment, lambda training: Evaluation(right[training.seed]))
 
 
@@ -38,8 +38,8 @@ def test_differences_are_paired_by_seed(experiment: Experiment, results: Results
     """Means 41 and 73; the pairs differ by 30 and 34, as the third seed has no baseline."""
     rows = rows_of(group_table(experiment, MAIN_PAIR, results))
     assert list(rows) == ["baseline", "+1 NL in res4"]
-    expected = {"seeds": "1, 2", "far: right, %": "62.5 ± 17.7"}
-    expected |= {"far: told apart, %": "25.0 ± 35.4", "far: AP50 > 90 after": "-, -"}
+    expected = {"seeds": "1, 2", "far: right, %": "50, 75"}
+    expected |= {"far: told apart, %": "0, 50", "far: AP50 > 90 after": "-, -"}
     expected |= {"far: box AP": "41.0 ± 1.4", "far: mask AP": "40.0 ± 1.4"}
     expected |= {"near: box AP": "80.5 ± 0.7", "near: mask AP": "79.5 ± 0.7"}
     assert rows["baseline"] == expected | {"multiply-adds": "1.00 G", "parameters": "2.00 M"}
@@ -53,16 +53,16 @@ def test_differences_are_paired_by_seed(experiment: Experiment, results: Results
 def test_where_figures_differ(experiment: Experiment, train: Train, cheap_counting: None) -> None:
     """A column for pictures with two labels, where there are any."""
     train("mask/own_baseline/seed_1", bbox=(40.0, 80.0), segm=(40.0, 80.0))
-    right = [[True, True], [False, False], [True, False], [True, False]]
+    right = [[1, 1], [0, 0], [1, 0], [1, 0]]
 
     def row(seen: Evaluation) -> dict[str, str]:
         arm = TRAINING["mask/own_baseline/seed_1"].arm
         return rows_of(group_table(experiment, [arm], results_in(experiment, lambda _: seen)))["baseline"]
 
     found = row(Evaluation(right, [False, False, True, True]))
-    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("50.0", "50.0")
+    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("50", "50")
     found = row(Evaluation([*right[:2], [True, True], [True, True]], [False, False, True, True]))
-    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("75.0", "100.0")
+    assert (found["far: right, %"], found["far: right where the two differ, %"]) == ("75", "100")
 
 
 def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
@@ -71,7 +71,7 @@ def test_each_training_is_listed(experiment: Experiment, train: Train) -> None:
     code = head.stdout.strip() or "abc"
     train("mask/baseline/seed_2", code=code, bbox=(40.0, 80.0), segm=(40.0, 80.0))
     train("mask/gn/seed_1", code="no-such-revision", bbox=(40.0, 80.0), segm=(40.0, 80.0))
-    rows = rows_of(trainings_table(results_in(experiment, lambda _: Evaluation([[True], [False]]))))
+    rows = rows_of(trainings_table(results_in(experiment, lambda _: Evaluation([[1], [0]]))))
     command = ["git", "rev-parse", "--short=12", f"{code}:./../../nl_detectron/layers"]
     operation = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     expected = operation.stdout.strip() if operation.returncode == 0 else "-"
@@ -122,8 +122,8 @@ def test_attention(experiment: Experiment, train: Train) -> None:
 
     def seen(training: Training) -> Evaluation:
         if training.arm == MAIN_PAIR[0]:
-            return Evaluation([[True], [False]])
-        return Evaluation([[True], [False]], [], {block: weights[training.seed]}, {block: [0.25, 0.75]})
+            return Evaluation([[1], [0]])
+        return Evaluation([[1], [0]], [], {block: weights[training.seed]}, {block: [0.25, 0.75]})
 
     for place in ("baseline/seed_1", "nl_res4/seed_1", "nl_res4/seed_2"):
         train(f"mask/{place}", bbox=(40.0, 80.0), segm=(40.0, 80.0))

@@ -10,7 +10,7 @@ from far_context import results
 from far_context.evaluation import Evaluation
 from far_context.folder import Experiment
 from far_context.results import digest, read_results, update_results
-from made_up_trainings import TRAINING, Train
+from made_up_trainings import TRAINING, Train, make_up
 
 from nl_detectron.engine import Run
 from nl_detectron.errors import UserError
@@ -21,7 +21,7 @@ AP = {"bbox": (70.0, 80.0), "segm": (69.0, 79.0)}
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> Mock:
     seen = Evaluation(
-        [[True], [None]], [False, False], {"res4": [(True, 0.5, 0.2, 0.1), (False, 0.5, 0.2, 0.1)]}
+        [[1], [None]], [False, False], {"res4": [(True, 0.5, 0.2, 0.1), (False, 0.5, 0.2, 0.1)]}
     )
     seen.dependence["res4"] = [1 / 3]
     monkeypatch.setattr(results, "evaluate", evaluate := Mock(return_value=seen))
@@ -53,7 +53,7 @@ def test_what_is_kept(experiment: Experiment, train: Train, evaluated: Mock, fil
 def test_each_training_is_evaluated_once(
     experiment: Experiment, train: Train, evaluated: Mock, file: Path
 ) -> None:
-    """In the order of the matrix; one that was trained again is looked at again."""
+    """In the order of the matrix. What is kept stays, also if another folder has the training again."""
     train("mask/nl_res4/seed_2", **AP)
     update_results(experiment, file)
     train("mask/baseline/seed_3", **AP)
@@ -62,12 +62,32 @@ def test_each_training_is_evaluated_once(
         "mask/nl_res4",
     ]
     assert evaluated.call_count == 2
-    record = experiment.folder(TRAINING["mask/nl_res4/seed_2"]) / "run.json"
-    content = json.loads(record.read_text())
-    content["commands"][0]["code"] = "other"
-    record.write_text(json.dumps(content))
-    assert [each.code for each in update_results(experiment, file).values()] == [["abc"], ["other"]]
+    elsewhere = replace(experiment, output=experiment.output.with_name("elsewhere"))
+    make_up(elsewhere, "mask/baseline/seed_3", code="other", **AP)
+    make_up(elsewhere, "mask/gn/seed_1", code="other", **AP)
+    codes = [each.code for each in update_results(elsewhere, file).values()]
+    assert codes == [["abc"], ["abc"], ["other"]]
     assert evaluated.call_count == 3
+
+
+def test_two_experiments_write_into_one_file(
+    experiment: Experiment, train: Train, evaluated: Mock, file: Path
+) -> None:
+    """While one evaluates, the other adds its results: both are kept."""
+    elsewhere = replace(experiment, output=experiment.output.with_name("elsewhere"))
+    train("mask/nl_res4/seed_2", **AP)
+    make_up(elsewhere, "mask/baseline/seed_3", **AP)
+    seen = evaluated.return_value
+
+    def meanwhile(run: Run) -> Evaluation:
+        evaluated.side_effect = None
+        update_results(elsewhere, file)
+        return seen
+
+    evaluated.side_effect = meanwhile
+    kept = update_results(experiment, file)
+    assert [each.arm for each in kept.values()] == ["mask/baseline", "mask/nl_res4"]
+    assert read_results(experiment, file) == kept
 
 
 def test_what_was_evaluated_is_kept_when_one_fails(
@@ -76,7 +96,7 @@ def test_what_was_evaluated_is_kept_when_one_fails(
     def fail_for_the_block(run: Run) -> Evaluation:
         if "nl_res4" in str(run.folder):
             raise RuntimeError("no memory")
-        return Evaluation([[True], [False]])
+        return Evaluation([[1], [0]])
 
     train("mask/nl_res4/seed_1", **AP)
     train("mask/baseline/seed_1", **AP)

@@ -12,7 +12,7 @@ from far_context.matrix import GROUPS, PROJECT
 from far_context.report import summary, write_report
 from far_context.results import Results, read_results
 from far_context.tables import attention_table, group_table, trainings_table
-from made_up_trainings import Train, results_in
+from made_up_trainings import Train, make_up, results_in
 
 from nl_detectron.errors import UserError
 
@@ -25,7 +25,7 @@ def trained(experiment: Experiment, train: Train, cheap_counting: None) -> Resul
         train(f"mask/baseline/seed_{seed}", bbox=(far, 80.0), segm=(39.0, 79.0))
         train(f"mask/nl_res4/seed_{seed}", bbox=(far + 30, 80.0), segm=(69.0, 79.0))
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
-    return results_in(experiment, lambda training: Evaluation([[True], [False]], [False, False]))
+    return results_in(experiment, lambda training: Evaluation([[1], [0]], [False, False]))
 
 
 def test_curves(trained: Results) -> None:
@@ -42,11 +42,19 @@ def test_curves(trained: Results) -> None:
 
 def test_curves_of_one_arm(experiment: Experiment, train: Train) -> None:
     train("keypoint/nl_head/seed_1", bbox=(50.0, 51.0), keypoints=(20.0, 90.0))
-    results = results_in(experiment, lambda training: Evaluation([[True], [False]]))
+    results = results_in(experiment, lambda training: Evaluation([[1], [0]]))
     assert [axes.get_ylabel() for axes in draw_curves(results).axes][1:] == [
         "keypoint AP, far",
         "keypoint AP, near",
     ]
+
+
+def test_a_row_with_all_arms_of_another_takes_its_place(trained: Results, experiment: Experiment) -> None:
+    """Of "places" the main pair is trained, which "forms" shows, too, with another form."""
+    make_up(experiment, "mask/gaussian/seed_1", bbox=(40.0, 80.0), segm=(40.0, 80.0))
+    results = results_in(experiment, lambda training: Evaluation([[1], [0]]))
+    axes = draw_curves(results).axes
+    assert [len(each.get_legend().get_texts()) for each in axes if each.get_legend()] == [3]
 
 
 def test_places_in_a_page(
@@ -54,7 +62,6 @@ def test_places_in_a_page(
 ) -> None:
     """They are filled; all else stays as it is."""
     monkeypatch.setattr(report, "draw_attention", lambda experiment: [("front", draw_curves(trained))])
-    monkeypatch.setattr(report, "chance_table", lambda datasets: "")
     page = tmp_path / "page.md"
     place = "<!-- results:{} -->\nstale\n<!-- /results -->\n"
     page.write_text("# Ours\n" + place.format("summary") + "| kept |\n" + place.format("main") + "end\n")
@@ -62,7 +69,7 @@ def test_places_in_a_page(
     text = page.read_text()
     assert text.startswith("# Ours\n<!-- results:summary -->\n5 of the ")
     assert "(the median of the 5 that were not killed).\n<!-- /results -->\n| kept |\n<!-- results:" in text
-    assert "\n| baseline      | 1, 2    | 50.0 ± 0.0" in text
+    assert "\n| baseline      | 1, 2    | 50, 50 " in text
     assert text.endswith("|\n<!-- /results -->\nend\n")
     assert "stale" not in text
     assert (tmp_path / "docs" / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -93,7 +100,7 @@ def test_a_report_of_nothing(experiment: Experiment, tmp_path: Path) -> None:
 
 
 def test_the_readme_has_proper_places() -> None:
-    report._check_places(README, README.read_text())
+    report._places_in(README, README.read_text())
 
 
 def test_the_readme_shows_the_results(cheap_counting: None) -> None:

@@ -77,7 +77,6 @@ class StandIn:
             if not folder.exists():
                 make_up(self.experiment, place, folder=folder, **(AP if training.arm.task == "mask" else {}))
                 (folder / "model_0000099.pth").touch()
-                (folder / "model_final.pth").touch()
         paths = {"notes": str(self.notes), "finished": str(self.done), "output": str(self.output)}
         self.script.write_text(STAND_IN.format(behaviour=dedent(behaviour), **paths))
 

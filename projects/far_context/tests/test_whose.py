@@ -42,7 +42,7 @@ def test_positions_decide_what_is_attended_to_and_add_nothing() -> None:
 
 def test_figures_are_read_where_they_are() -> None:
     """A figure's logit changes with x within 2 positions of it, and with no other; the block adds nothing."""
-    reader = whose.Reader(nn.Identity(), 3).eval()
+    reader = whose.Reader(nn.Identity, 3).eval()
     x, cells = torch.rand(2, 3, 8, 10), torch.tensor([[2 * 10 + 3, 5 * 10 + 7], [0, 79]])
     x.requires_grad_()
     for figure, (row, column) in enumerate(((2, 3), (5, 7))):
@@ -58,8 +58,8 @@ def test_a_block_learns_from_features() -> None:
     x = torch.zeros(64, 4, 4, 8)
     x[:, :, 1, 1], x[:, :, 1, 6] = labels[:, :1].float(), labels[:, 1:].float()
     data = x, torch.tensor([[9, 14]]).expand(64, 2), labels
-    reader = whose.Reader(whose.BLOCKS["NL"](4), 4)
-    whose.learn(reader, data, 200, "")
+    reader = whose.Reader(whose.BLOCKS["NL"], 4)
+    whose.learn(reader, data, 200, 1, "")
     found = whose.look_back(reader, data)
     assert {key: found[key] for key in found if "right" in key} == {
         "right where the two agree, %": "100",
@@ -79,7 +79,7 @@ def test_what_is_looked_at(experiment: Experiment, monkeypatch: pytest.MonkeyPat
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg).eval()
     monkeypatch.setattr(whose, "predictor_of", lambda run: SimpleNamespace(model=model))
-    x, cells, labels = whose.look_at(None, "shapes_own_far_val")
+    x, cells, labels = whose.look_at(SimpleNamespace(cfg=cfg), "shapes_own_far_val")
     assert x.shape == (2, 256, 16, 16)
     assert (cells[:, 0] < 128).all()
     assert (cells[:, 1] >= 128).all()
