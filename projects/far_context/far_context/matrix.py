@@ -162,7 +162,7 @@ WHY_GAUSSIAN = (
 )
 WHY_CONCATENATION = (
     CONCATENATION,
-    _changed("concatenation_centred", "concatenation, half of the pairs active", "concatenation", "centred"),
+    _changed("concatenation_centred", "concatenation, first weights centred", "concatenation", "centred"),
     _changed("concatenation_normed", "concatenation of normed x", "concatenation", "normed"),
     _concatenation("no_decay", "no weight decay", "SOLVER.WEIGHT_DECAY", "0.0"),
     _concatenation("half_rate", "half the learning rate", "SOLVER.BASE_LR", "0.01"),
@@ -173,6 +173,15 @@ TUNED = (
     *(
         _tuned(arm.path.removeprefix("mask/"), f"+1 NL added, {arm.name.removeprefix('+1 NL, ')}", *arm.keys)
         for arm in (*FORMS[2:], WHY_CONCATENATION[1])
+    ),
+)
+WHY_DOT_PRODUCT = (
+    TUNED[3],
+    replace(
+        TUNED[3],
+        path="mask/tuned_dot_product_longer",
+        name=f"{TUNED[3].name}, 3 times the steps",
+        keys=(*FORMS[3].keys, "SOLVER.MAX_ITER", "1200", "SOLVER.STEPS", "(900,)"),
     ),
 )
 GLOBAL_CONTEXT = PLACES[3]
@@ -201,6 +210,7 @@ GROUPS = {
     "keypoint": KEYPOINT,
     "gaussian": WHY_GAUSSIAN,
     "concatenation": WHY_CONCATENATION,
+    "dot_product": WHY_DOT_PRODUCT,
     "tuned": TUNED,
     "own": OWN,
     "ends": ENDS,
@@ -217,6 +227,7 @@ _BATCHES = (
     TUNED_ENDS,
     (LONGER,),
     WHY_CONCATENATION[1:],
+    WHY_DOT_PRODUCT[1:],
     KEYPOINT[:3],
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
     WHY_GAUSSIAN[1:],

@@ -20,6 +20,7 @@ from far_context.matrix import (
     TUNED,
     TUNED_ENDS,
     WHY_CONCATENATION,
+    WHY_DOT_PRODUCT,
     Arm,
     Training,
     trainings,
@@ -36,7 +37,7 @@ EXPERIMENT = Experiment(Path("out"), 2, 2)
 DEEPER_HEADS = ENDS[3], TUNED_ENDS[3]  # whose convolutions change all random numbers after them
 STATED = {  # the keys, other than those of blocks, that an arm's name stands for
     **{arm: {"MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS"} for arm in DEEPER_HEADS},
-    LONGER: {"SOLVER.MAX_ITER", "SOLVER.STEPS"},
+    **{arm: {"SOLVER.MAX_ITER", "SOLVER.STEPS"} for arm in (LONGER, WHY_DOT_PRODUCT[1])},
     WHY_CONCATENATION[3]: {"SOLVER.WEIGHT_DECAY"},
     WHY_CONCATENATION[4]: {"SOLVER.BASE_LR"},
 }
