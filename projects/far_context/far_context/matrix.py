@@ -98,6 +98,12 @@ def _tuned(path: str, name: str, *keys: str, config: str = "nl_far.yaml") -> Arm
     return Arm(f"mask/tuned_{path}", name, f"mask_rcnn_R_50_FPN_{config}", (*keys, *steps), BASELINE)
 
 
+def _added(arm: Arm) -> Arm:
+    """Its block added to the trained baseline."""
+    name = arm.name.removeprefix("+1 NL, ")
+    return _tuned(arm.path.removeprefix("mask/"), f"+1 NL added, {name}", *arm.keys)
+
+
 def _on(kind: str, arm: Arm) -> Arm:
     """On pictures of another kind."""
     keys = (
@@ -135,7 +141,7 @@ FORMS = (
     _mask("dot_product", "+1 NL, dot product", f"{_NL}.PAIRWISE", "dot_product"),
     _mask("concatenation", "+1 NL, concatenation", f"{_NL}.PAIRWISE", "concatenation"),
 )
-GAUSSIAN, CONCATENATION = FORMS[2], FORMS[4]
+CONCATENATION = FORMS[4]
 SETTINGS = (
     MAIN,
     _mask("no_scale", "no scale", f"{_NL}.SCALE", "False"),
@@ -154,12 +160,6 @@ KEYPOINT = (
     _keypoint("nl_head_not_pooled", "+4 NL in head, not pooled", f"{_NL}.SUBSAMPLE", "none"),
     _keypoint("nl_head_1", "+1 NL at the end of the head", f"{_NL}.KEYPOINT_HEAD_EVERY", "8"),
 )
-WHY_GAUSSIAN = (
-    GAUSSIAN,
-    _changed("gaussian_over_channels", "Gaussian, logits x . x / C", "gaussian", "over_channels"),
-    _changed("gaussian_normed", "Gaussian of normed x", "gaussian", "normed"),
-    _changed("gaussian_others", "Gaussian, not itself", "gaussian", "others"),
-)
 WHY_CONCATENATION = (
     CONCATENATION,
     _changed("concatenation_centred", "concatenation, first weights centred", "concatenation", "centred"),
@@ -170,10 +170,13 @@ WHY_CONCATENATION = (
 TUNED = (
     _tuned("baseline", "baseline", config="far.yaml"),
     _tuned("nl_res4", "+1 NL added, embedded Gaussian"),
-    *(
-        _tuned(arm.path.removeprefix("mask/"), f"+1 NL added, {arm.name.removeprefix('+1 NL, ')}", *arm.keys)
-        for arm in (*FORMS[2:], WHY_CONCATENATION[1])
-    ),
+    *map(_added, (*FORMS[2:], WHY_CONCATENATION[1])),
+)
+WHY_GAUSSIAN = (
+    TUNED[2],
+    _added(_changed("gaussian_over_channels", "Gaussian, logits x . x / C", "gaussian", "over_channels")),
+    _added(_changed("gaussian_normed", "Gaussian of normed x", "gaussian", "normed")),
+    _added(_changed("gaussian_others", "Gaussian, not itself", "gaussian", "others")),
 )
 WHY_DOT_PRODUCT = (
     TUNED[3],
@@ -228,9 +231,9 @@ _BATCHES = (
     (LONGER,),
     WHY_CONCATENATION[1:],
     WHY_DOT_PRODUCT[1:],
+    WHY_GAUSSIAN[1:],
     KEYPOINT[:3],
     PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
-    WHY_GAUSSIAN[1:],
 )
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 ALL = tuple(Training(arm, seed) for arm in ARMS for seed in arm.seeds)

@@ -16,7 +16,7 @@ from nl_detectron.modeling import non_local_blocks
 from .controls import OthersBlock, own_cells
 from .evaluation import input_of
 from .folder import Experiment
-from .matrix import MAIN, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
+from .matrix import FORMS, MAIN, TUNED, WHY_CONCATENATION, WHY_GAUSSIAN, Arm, Training
 
 _PICTURES = 2  # the first ones, far and near
 
@@ -27,18 +27,15 @@ def start_table(experiment: Experiment) -> str:
     Blocks that are added to trained models need their weights. Without them, they have no row.
     """
     rows = []
-    new = [arm for arm in WHY_GAUSSIAN + WHY_CONCATENATION if not _has_schedule(arm)]  # others start alike
-    added = [arm for arm in TUNED[1:] if "dot_product" not in arm.keys and _start_is_there(experiment, arm)]
-    for arm in dict.fromkeys((MAIN, *new, *added)):
+    new = MAIN, FORMS[2], *WHY_CONCATENATION[:3]  # the others start alike
+    softmax_or_concatenation = [arm for arm in TUNED[1:] + WHY_GAUSSIAN[1:] if "dot_product" not in arm.keys]
+    added = [arm for arm in softmax_or_concatenation if _start_is_there(experiment, arm)]
+    for arm in (*new, *added):
         found = [look_at(block, x) for block, x in (_first(experiment, arm, seed) for seed in arm.seeds)]
         row = {"from": "the trained baseline" if arm.start else "random weights", "arm": arm.name}
         row["seeds"] = ", ".join(map(str, arm.seeds))
         rows.append(row | {name: ", ".join(f"{each[name]:.0f}" for each in found) for name in found[0]})
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def _has_schedule(arm: Arm) -> bool:
-    return any(key.startswith("SOLVER.") for key in arm.keys)
 
 
 def _start_is_there(experiment: Experiment, arm: Arm) -> bool:
