@@ -37,7 +37,7 @@ KEYS = (
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64"),
     *("MODEL.ROI_BOX_HEAD.FC_DIM", "128", "MODEL.ROI_MASK_HEAD.CONV_DIM", "32"),
     *("MODEL.RPN.PRE_NMS_TOPK_TRAIN", "60", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "30"),
-    *("SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "0", "TEST.LOSS_IMAGES", "0"),
+    *("SOLVER.CHECKPOINT_PERIOD", "100", "TEST.EVAL_PERIOD", "0"),
 )
 # From the near pictures a model learns what the disc means. Then it sees both, without and with a block.
 NEAR = Arm(
