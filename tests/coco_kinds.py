@@ -136,6 +136,15 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
     "annotation id twice": (one(id=1), "ids of annotations", {}),
     "annotation ids as text": (each(id=lambda o: f"a{o['id']}"), "ids of annotations", {}),
     "image ids as text in images": (as_text("images", "id"), "ids of images written as text", {}),
+    "image ids as text, two of one number": (
+        lambda c, _: [
+            entry.update({key: "0" * entry[key]})
+            for key, name in (("id", "images"), ("image_id", "annotations"))
+            for entry in c[name]
+        ],
+        "ids of images that are no numbers",
+        {},
+    ),
     "image ids as text in objects": (
         as_text("annotations", "image_id"),
         "image_id written in another way",
@@ -149,6 +158,11 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
     ),
     "category id as a float": (each(category_id=1.0), "category_id written in another way", {}),
     "image twice": (lambda c, _: c["images"].append(dict(c["images"][2])), "images that are in the file", {}),
+    "all in the file twice": (
+        lambda c, _: [c[name].extend(json.loads(json.dumps(c[name]))) for name in ("images", "annotations")],
+        "annotations that are in the file twice: now once",
+        {},
+    ),
     "iscrowd missing": (each(iscrowd=...), "iscrowd", {}),
     "iscrowd null": (each(iscrowd=None), "iscrowd", {}),
     "iscrowd text": (each(iscrowd="0"), "iscrowd", {}),

@@ -4,6 +4,7 @@ What departs from the format is mended where there is one right value. The rest 
 Behind the door, Detectron2's loader and COCO's evaluation read one clean file: this one, or a mended copy.
 """
 
+import codecs
 import gc
 import hashlib
 import json
@@ -50,6 +51,9 @@ def clean_coco_file(json_file: str, image_dir: str, may_miss: int = 0) -> CocoFi
 
 def _clean(content: dict[str, list[Entry]], json_file: str, image_dir: str, may_miss: int) -> CocoFile:
     find = Findings()
+    with open(json_file, "rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            find.mend("a byte-order mark, which pycocotools does not read: removed")
     images, categories = content["images"], content["categories"]
     for key, name in (("images", "file_name"), ("categories", "name")):
         for entry in content[key]:
@@ -108,12 +112,13 @@ def _clean_ids(entries: list[Entry], key: str, find: Findings) -> dict[object, E
         entries[:] = unique.values()
         find.mend(f"{key} that are in the file twice: now once")
     texts = [entry for entry in entries if isinstance(entry.get("id"), str)]
-    if texts and all(str(entry["id"]).isdecimal() for entry in entries):
+    are_decimal = bool(texts) and all(str(entry["id"]).isdecimal() for entry in entries)
+    if are_decimal and len({int(entry["id"]) for entry in entries}) == len(entries):  # not "1" and "01"
         for entry in texts:
             entry["id"] = int(entry["id"])
             named[entry["id"]] = entry
             find.mend(f"ids of {key} written as text: now numbers")
-    elif texts and (key == "categories" or len(texts) < len(entries)):
+    elif texts and (are_decimal or key == "categories" or len(texts) < len(entries)):
         for number, entry in enumerate(entries, start=1):
             entry["id"] = number
             find.mend(f"ids of {key} that are no numbers: now numbered in the file's order")

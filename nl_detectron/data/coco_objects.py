@@ -35,6 +35,7 @@ class _Place:
 
 def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: int, find: Findings) -> None:
     """Clean objects, whose "image_id" and "category_id" are `named`, and which have so many keypoints."""
+    _drop_repeated(objects, find)
     boxed: list[_Place] = []  # objects with a right box
     for object_ in objects:
         if not isinstance(object_, dict):
@@ -54,6 +55,23 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
     _clean_ids(objects, find)
     _clean_crowds(boxed, find)
     _check_boxes(boxed, find)
+
+
+def _drop_repeated(objects: list[Entry], find: Findings) -> None:
+    """Two of the same object, with one id, as when an export is merged with itself: two boxes to be found."""
+    first: dict[str, Entry] = {}  # by id
+    kept = [each for each in objects if not isinstance(each, dict) or _is_new(each, first)]
+    if len(kept) < len(objects):
+        objects[:] = kept
+        find.mend("annotations that are in the file twice: now once")
+
+
+def _is_new(object_: Entry, first: dict[str, Entry]) -> bool:
+    id_ = object_.get("id")
+    if not isinstance(id_, (int, str)):
+        return True
+    one = first.setdefault(id_, object_)
+    return one is object_ or one != object_
 
 
 def _refer(object_: Entry, key: str, entries: Named, find: Findings) -> Entry | None:

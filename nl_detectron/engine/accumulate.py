@@ -57,5 +57,10 @@ def check_batches(cfg: CfgNode, processes: int) -> None:
             "SOLVER.ACCUMULATE keeps the schedule of more processes, and SOLVER.REFERENCE_WORLD_SIZE "
             "(--auto-scale) changes it. Set only one."
         )
+    if (reference := cfg.SOLVER.REFERENCE_WORLD_SIZE) and cfg.SOLVER.IMS_PER_BATCH % reference:
+        raise UserError(
+            f"--auto-scale needs SOLVER.IMS_PER_BATCH to be a multiple of the {reference} processes "
+            f"(SOLVER.REFERENCE_WORLD_SIZE) that it is meant for; got {cfg.SOLVER.IMS_PER_BATCH}."
+        )
     cfg = DefaultTrainer.auto_scale_workers(cfg, processes)
     images_per_batch(cfg.SOLVER.IMS_PER_BATCH, processes, cfg.SOLVER.ACCUMULATE)

@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.modeling import build_model
 from torch import nn
 from tqdm import tqdm
@@ -114,7 +115,7 @@ class Checks:
         self.images[name] = len(images)
         _check_counts(cfg, name)
         if cfg.MODEL.KEYPOINT_ON:
-            _check_keypoints(cfg, key, name)
+            _check_keypoints(cfg, key, name, images)
         if key == "DATASETS.TEST":
             _check_evaluator(name)
         _check_truth(cfg, key, name)
@@ -160,8 +161,9 @@ class Checks:
         path = self.cfg.MODEL.WEIGHTS
         if self.args.resume and (last := last_intact_checkpoint(Path(self.cfg.OUTPUT_DIR))):
             path = str(last)
-            processes = count_processes(self.args)
-            check_resume(saved_setting(last), self.cfg, self.args.new_schedule, processes)
+            if not self.args.eval_only:
+                processes = count_processes(self.args)
+                check_resume(saved_setting(last), self.cfg, self.args.new_schedule, processes)
         if not path:
             if self.args.eval_only:
                 raise UserError("--eval-only needs a checkpoint. Set MODEL.WEIGHTS, or give --resume.")
@@ -180,9 +182,12 @@ class Checks:
         return ("ok" if checkpointer.report.fits else "warn"), str(checkpointer.report)
 
     def _check_output(self) -> Found:
+        if not self.cfg.OUTPUT_DIR:
+            raise UserError("OUTPUT_DIR is empty. Name a folder.")
         folder, args = Path(self.cfg.OUTPUT_DIR).absolute(), self.args
         existing = checkpoints_in(folder)
-        if args.overwrite and Path(self.cfg.MODEL.WEIGHTS).absolute() in existing:
+        weights = Path(self.cfg.MODEL.WEIGHTS.partition("?")[0]).resolve()  # may have a query, on main
+        if args.overwrite and weights in [each.resolve() for each in existing]:
             raise UserError(f"--overwrite would delete MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS}. Move that.")
         if existing and not (args.eval_only or args.resume or args.overwrite):
             remedy = "Give --resume to continue it, --overwrite to delete it, or another OUTPUT_DIR."
@@ -261,11 +266,15 @@ def _check_truth(cfg: CfgNode, key: str, name: str) -> None:
         raise UserError(f"{key} {name!r} has masks in RLE. Set INPUT.MASK_FORMAT to bitmask.")
 
 
-def _check_keypoints(cfg: CfgNode, key: str, name: str) -> None:
+def _check_keypoints(cfg: CfgNode, key: str, name: str, images: list[Record]) -> None:
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     names = metadata.get("keypoint_names")
     if key == "DATASETS.TRAIN" and not names:
         raise UserError(f"{key} {name!r} has no keypoints, but MODEL.KEYPOINT_ON is True.")
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    if [*cfg.DATASETS.TRAIN] == [name] and not filter_images_with_few_keypoints(images, least):
+        rule = f"{least} labelled keypoints (MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)"
+        raise UserError(f"{key} {name!r} has no image with {rule}, so that there is nothing to learn from.")
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ())
     if key == "DATASETS.TEST" and names and (len(sigmas) or COCO_KEYPOINTS) != count:
         rule = f"a number for each of the {count} keypoints of {name!r}"

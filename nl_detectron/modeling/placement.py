@@ -155,8 +155,9 @@ def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = N
 
     Args:
         image_size: height and width in pixels. With it, multiply-adds are given too, in a head for a region.
+            A side of 0 is unknown: Detectron2 then resizes no images.
     """
-    costs = dict(_costs(model, *image_size)) if image_size else {}
+    costs = dict(_costs(model, *image_size)) if image_size and all(image_size) else {}
     lines = []
     for name, block in non_local_blocks(model):
         parts = [f"  {name}: C={block.in_channels}, d={block.inner_channels}, {block.extra_repr()}"]

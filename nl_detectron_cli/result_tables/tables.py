@@ -139,9 +139,11 @@ def _rows_in_paper() -> dict[str, str]:
 
 
 def _row_key(cfg: CfgNode) -> str:
-    """The blocks and the keys that make a row: not the schedule, the device and the file of weights."""
+    """The blocks and the keys that make a row: not the schedule, the device, the file of weights, and the
+    names, which trainings fill in."""
     base = baseline_of(cfg)
     base.MODEL.NON_LOCAL = base.MODEL.WEIGHTS = base.MODEL.DEVICE = None
+    base.MODEL.CLASS_NAMES = base.MODEL.KEYPOINT_NAMES = None
     return json.dumps([blocks_of(cfg), base.MODEL, base.DATASETS, base.INPUT])
 
 

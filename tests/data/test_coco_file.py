@@ -138,7 +138,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_a_byte_order_mark(tmp_path: Path) -> None:
     source = write(plain(tmp_path / "birds"), tmp_path / "birds")
     source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
-    assert clean_coco_file(str(source), str(tmp_path / "birds")).content["images"]
+    file = clean_coco_file(str(source), str(tmp_path / "birds"))
+    assert "a byte-order mark" in str(file.findings)
+    assert json.loads(Path(write_clean(file, str(source))).read_text(encoding="utf-8")) == file.content
 
 
 @pytest.mark.parametrize("kind", [*KEPT, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MENDED)])

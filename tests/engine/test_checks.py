@@ -81,6 +81,7 @@ def test_a_run_does_what_a_dry_run_prints(
         ("--overwrite --resume", "config", "--overwrite starts a new training. Leave out --resume"),
         ("SOLVER.CHECKPOINTS_KEPT -1", "config", "SOLVER.CHECKPOINTS_KEPT must be 0 or more; got -1."),
         ("TEST.LOSS_IMAGES -1", "config", "TEST.LOSS_IMAGES must be 0 or more; got -1."),
+        ("--auto-scale SOLVER.IMS_PER_BATCH 4", "config", "to be a multiple of the 8 processes"),
     ],
 )
 def test_a_failed_check_is_the_error_of_a_run(
@@ -126,6 +127,34 @@ def test_a_resume_checks_its_checkpoint(dry_run: DryRun, copied: Path) -> None:
     assert lines["output"].endswith("holds a checkpoint")
 
 
+def test_an_evaluation_of_a_training_elsewhere(dry_run: DryRun, copied: Path) -> None:
+    """On other processes and with another batch: it resumes nothing."""
+    others = [*SMALL, *STEPS, "SOLVER.IMS_PER_BATCH", "4", "OUTPUT_DIR", str(copied)]
+    with mock.patch.dict(os.environ, {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}):
+        _, lines = dry_run("--eval-only", "--resume", *others)
+    assert lines["weights"].startswith("ok ")
+
+
+@pytest.mark.parametrize("way", ["link", "folder/../"])
+def test_weights_that_an_overwritten_training_would_take_with_it(
+    way: str, dry_run: DryRun, copied: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "best.pth"
+    link.symlink_to(copied / "model_final.pth")
+    weights = link if way == "link" else f"{copied}/../{copied.name}/model_final.pth"
+    same = [*SMALL, *STEPS, "OUTPUT_DIR", str(copied)]
+    code, lines = dry_run("--overwrite", *same, "MODEL.WEIGHTS", str(weights))
+    assert code == 1
+    assert f"--overwrite would delete MODEL.WEIGHTS {weights}" in lines["output"]
+
+
+def test_images_that_are_not_resized(dry_run: DryRun) -> None:
+    code, lines = dry_run("INPUT.MIN_SIZE_TEST", "0")
+    assert code == 0
+    assert "1 non-local block" in lines["model"]
+    assert "GMAC" not in lines["model"]
+
+
 def test_keypoints_and_their_sigmas(dry_run: DryRun) -> None:
     code, lines = dry_run(config=KEYPOINT)
     assert code == 0
@@ -134,6 +163,19 @@ def test_keypoints_and_their_sigmas(dry_run: DryRun) -> None:
     assert code == 1
     message = "TEST.KEYPOINT_OKS_SIGMAS needs a number for each of the 17 keypoints"
     assert message in lines["DATASETS.TEST keypoints_shapes_val"]
+
+
+def test_keypoints_of_which_none_is_labelled(changed: Callable[..., None], dry_run: DryRun) -> None:
+    """Detectron2 leaves such images out of a training, and then has none."""
+
+    def unlabel(dataset: dict) -> None:
+        for object_ in dataset["annotations"]:
+            object_["keypoints"][2::3] = [0] * 17
+
+    changed("person_keypoints", unlabel)
+    code, lines = dry_run("DATASETS.TRAIN", "('changed',)", config=KEYPOINT)
+    assert code == 1
+    assert "has no image with 1 labelled keypoints" in lines["DATASETS.TRAIN changed"]
 
 
 @pytest.fixture
