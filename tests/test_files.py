@@ -1,7 +1,9 @@
 """Atomic writing, also where a disk is full."""
 
+import os
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,21 @@ def test_what_was_there_stays_if_writing_fails(tmp_path: Path) -> None:
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_and_a_device_is_written_to(tmp_path: Path) -> None:
+    link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
+    link.symlink_to(target)
+    with atomic_write(link) as unfinished:
+        unfinished.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool, atomic_write(pipe) as itself:
+        read = pool.submit(pipe.read_text)
+        itself.write_text("new")
+        assert read.result(10) == "new"
+    assert pipe.is_fifo()
 
 
 @pytest.fixture

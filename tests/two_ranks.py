@@ -3,7 +3,7 @@
 import argparse
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from runs import SMALL
-from torch import nn
+from torch import Tensor, nn
 
 from nl_detectron import model_zoo
 from nl_detectron.engine import Trainer
@@ -25,7 +25,7 @@ from nl_detectron_cli.arguments import train_net_parser
 
 
 def equal_weights(cfg: CfgNode) -> None:
-    """After three steps on different images; BN's statistics are those of each process in Detectron2."""
+    """After three steps on different images and an evaluation, for which they share BN's statistics."""
     cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST = 3, ()
     trainer = Trainer(cfg)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -34,11 +34,11 @@ def equal_weights(cfg: CfgNode) -> None:
     assert not set(images[0]) & set(images[1]), images
     after = dict(trainer.model.named_parameters())
     assert not after["module.backbone.fpn_output2.weight"].equal(before["module.backbone.fpn_output2.weight"])
-    assert_equal_in_all_ranks(trainer.model)
+    assert_equal_in_all_ranks(trainer.model.state_dict().items())
 
 
-def assert_equal_in_all_ranks(model: nn.Module) -> None:
-    ours = {name: parameter.detach() for name, parameter in model.named_parameters()}
+def assert_equal_in_all_ranks(named: Iterable[tuple[str, Tensor]]) -> None:
+    ours = {name: tensor.detach() for name, tensor in named}
     for theirs in comm.all_gather(ours):
         differing = [name for name in ours if not ours[name].equal(theirs[name])]
         assert not differing, differing
@@ -72,7 +72,7 @@ def equal_steps(cfg: CfgNode) -> None:
         # phi's bias has gradients of zero but for rounding: softmax cancels it
         scale = gradients[name].abs().max().item()
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-4 * scale + 1e-8)
-    assert_equal_in_all_ranks(shared)
+    assert_equal_in_all_ranks(shared.named_parameters())
 
 
 def learn_in_new_blocks(model: nn.Module) -> None:
@@ -96,7 +96,7 @@ def no_instances(cfg: CfgNode) -> None:
         optimizer.step()
         assert all(loss.isfinite() for loss in losses.values()), losses
         assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-        assert_equal_in_all_ranks(model)
+        assert_equal_in_all_ranks(model.named_parameters())
 
 
 def images_of(cfg: CfgNode) -> list[dict[str, object]]:

@@ -84,6 +84,11 @@ def main() -> None:
         if not torch.cuda.is_available():
             raise UserError("tools/gpu.py needs a GPU, and there is none.")
         args.output.mkdir(parents=True, exist_ok=True)
+        if any(args.output.iterdir()) and not (args.output / "gpu.json").is_file():
+            raise UserError(
+                f"--output {args.output} holds other files than this tool's. Name another folder."
+            )
+        (args.output / "gpu.json").touch()
         groups = [[step for step in group if not args.only or step.name in args.only] for group in steps()]
         for group in groups:
             with ThreadPoolExecutor(max(1, len(group))) as pool:
@@ -133,11 +138,12 @@ def run(step: Step, output: Path) -> None:
 
 def write(found: dict[str, object], output: Path) -> bool:
     """Write gpu.json and gpu.md; whether all bars are met."""
+    names = {step["name"] for step in found["steps"]}  # not those of an earlier run
     for name in ("operation", "models", "shapes"):
         file = output / f"{name}.json"
-        found[name] = json.loads(file.read_text()) if file.is_file() else []
+        found[name] = json.loads(file.read_text()) if name in names and file.is_file() else []
     log = output / "tests.log"
-    lines = log.read_text().splitlines() if log.is_file() else []
+    lines = log.read_text().splitlines() if "tests" in names and log.is_file() else []
     found["tests"] = next((line for line in reversed(lines) if " passed" in line or " failed" in line), "")
     for name in ("shapes", "sanity", "datasets"):
         shutil.rmtree(output / name, ignore_errors=True)  # checkpoints and pictures

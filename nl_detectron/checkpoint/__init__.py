@@ -9,5 +9,6 @@ from .checkpointer import (
     load_weights,
     saved_metadata,
 )
+from .foreign import convert_resnet, find_state_dict
 from .load_report import LoadReport
 from .reading import load_safely, read_checkpoint

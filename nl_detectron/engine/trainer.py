@@ -124,8 +124,11 @@ class Trainer(DefaultTrainer):
 
     def after_train(self) -> None:
         self.iter = min(self.iter, self.max_iter)  # Detectron2 counts one too many where no step was left
+        has_ended = self.iter == self.max_iter  # not with an error, of which the other processes know nothing
+        if not has_ended:  # Detectron2 evaluates after an error in the last step, too
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, hooks.EvalHook)]
         super().after_train()
-        if self.iter < self.max_iter:  # after an error, of which the other processes know nothing
+        if not has_ended:
             return
         broken = dict(ChainMap(*comm.gather(getattr(self.data_loader, "broken", {}))))  # of all processes
         if broken:
@@ -196,7 +199,13 @@ class Trainer(DefaultTrainer):
         return results
 
     def _evaluate(self, evaluate: Callable[[], OrderedDict]) -> OrderedDict:
-        """An evaluation within the training. If it fails, what was trained until then is saved first."""
+        """An evaluation within the training. If it fails, what was trained until then is saved first.
+
+        All processes evaluate the model that checkpoints hold, with the first one's statistics of BN.
+        """
+        if comm.get_world_size() > 1:
+            for buffer in self.checkpointer.model.buffers():
+                dist.broadcast(buffer, src=0)
         try:
             return evaluate()
         except Exception:

@@ -38,7 +38,7 @@ def main() -> None:
         if args.videos:
             write_videos(args.videos, args.train, args.val)
         elif args.preview:
-            with atomic_write(args.preview.resolve()) as unfinished:
+            with atomic_write(args.preview) as unfinished:
                 preview().savefig(unfinished, dpi=80, format=args.preview.suffix.removeprefix("."))
         else:
             print(comparison_table(compare(args.output, args.jobs, args.steps, args.seed or SEEDS)))

@@ -1,6 +1,7 @@
 """A loss that is infinite or not a number ends a training before it changes the weights."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -32,3 +33,17 @@ def test_a_loss_is_named_before_it_changes_anything(value: float, small_cfg: Cfg
     with pytest.raises(UserError, match=rf"The losses of step 0 are not finite: .*loss_mask.*{value}.*jpg"):
         trainer.train()
     assert all(p.equal(old) for p, old in zip(trainer.model.parameters(), before, strict=True))
+
+
+def test_a_failed_last_step_is_not_evaluated(small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Detectron2 would, of weights that are nowhere saved."""
+    small_cfg.SOLVER.MAX_ITER = 1
+    monkeypatch.setattr(Trainer, "test", tested := Mock(return_value={}))
+    trainer = Trainer(small_cfg)
+    trainer.train()
+    tested.assert_called_once()
+    trainer = Trainer(small_cfg)
+    monkeypatch.setattr(trainer, "run_step", Mock(side_effect=OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        trainer.train()
+    tested.assert_called_once()

@@ -114,13 +114,28 @@ def test_ctrl_c_ends_what_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_one_failure_leaves_the_rest(
     found: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What is measured is on the page and in gpu.json; checkpoints and pictures are removed."""
+    """What is measured is on the page and in gpu.json, nothing of an earlier run; checkpoints and pictures
+    are removed.
+    """
     (tmp_path / "models.json").write_text(json.dumps(found["models"]))
+    (tmp_path / "operation.json").write_text(json.dumps(found["operation"]))
     (tmp_path / "shapes").mkdir()
-    assert not gpu.write({"steps": [{"name": "tests", "outcome": "not run", "seconds": 0.0}]}, tmp_path)
+    steps = [{"name": name, "outcome": "not run", "seconds": 0.0} for name in ("tests", "models")]
+    assert not gpu.write({"steps": steps}, tmp_path)
     assert "R_50" in (tmp_path / "gpu.md").read_text()
     assert json.loads((tmp_path / "gpu.json").read_text())["operation"] == []
     assert not (tmp_path / "shapes").exists()
+
+
+def test_a_folder_of_others_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would lose its datasets."""
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.setattr(gpu, "steps", list)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="holds other files than this tool's"):
+        gpu.main()
+    assert (tmp_path / "datasets").is_dir()
 
 
 def test_commands_name_what_is_there() -> None:

@@ -46,7 +46,7 @@ def write_report(experiment: Experiment, results: Results, file: Path) -> None:
     makers["trainings"] = partial(trainings_table, results)
     makers["start"] = partial(start_table, experiment)
     tables = {name: makers[name]() for name in places}
-    with atomic_write(file.resolve()) as unfinished:
+    with atomic_write(file) as unfinished:
         filled = _PLACE.sub(lambda match: f"{match[1]}{tables[match[2]]}\n{match[3]}", text)
         unfinished.write_text(filled, encoding="utf-8")
     pictures = file.with_name("docs")

@@ -105,7 +105,7 @@ def update_results(experiment: Experiment, file: Path) -> Results:
         result = result_of(experiment, training, run, evaluate(run))
         with _locked(file.resolve().parent):  # other experiments may have the same file
             kept = _in_order(read_results(experiment, file) | {training: result})
-            with atomic_write(file.resolve()) as unfinished:
+            with atomic_write(file) as unfinished:
                 unfinished.write_text("".join(json.dumps(asdict(each)) + "\n" for each in kept.values()))
     return kept
 

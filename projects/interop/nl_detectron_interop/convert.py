@@ -22,7 +22,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from nl_detectron import NonLocalBlock
-from nl_detectron.checkpoint import VARIANTS, read_checkpoint
+from nl_detectron.checkpoint import VARIANTS, convert_resnet, find_state_dict, read_checkpoint
 from nl_detectron.engine import output_path, read_config
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.modeling import non_local_blocks
@@ -83,7 +83,9 @@ def import_blocks(args: argparse.Namespace) -> None:
         with errors_of_block(theirs):
             tensors = tensors_of_block(source, theirs, LAYOUTS[args.layout])
             block = import_block(tensors, args.layout, **options)
-        result["model"] |= {f"{ours}.{name}": tensor for name, tensor in block.state_dict().items()}
+        others = {name: each for name, each in result["model"].items() if not name.startswith(f"{ours}.")}
+        new = {f"{ours}.{name}": tensor for name, tensor in block.state_dict().items()}
+        result["model"] = others | new
         result.setdefault(VARIANTS, {})[ours] = block.variant()
         print(f"{theirs} -> {ours}: {describe(block)}")
     write_checkpoint(args.output, result)
@@ -167,16 +169,21 @@ def tensors_of_block(source: dict[str, Tensor], block: str, layout: Layout) -> d
 def read_weights(path: Path) -> dict[str, Any]:
     """A checkpoint that Detectron2 can load, with all names in Detectron2's way, and nothing but the model.
 
-    Detectron2 would rename our blocks too, if it were left to it to rename Caffe2's files.
+    Who loads it would rename our blocks too, if it were left to it to rename the files of others.
     """
     content = read_checkpoint(path)
-    tensors = tensors_in(content)
     kept = {key: content[key] for key in ("__author__", "matching_heuristics", VARIANTS) if key in content}
     if path.suffix == ".pkl" and "model" not in content:
-        blobs = {name: tensor for name, tensor in tensors.items() if not name.endswith("_momentum")}
+        blobs = tensors_in(content)
+        blobs = {name: tensor for name, tensor in blobs.items() if not name.endswith("_momentum")}
         tensors, _ = convert_c2_detectron_names(blobs)
         kept = {"__author__": "Caffe2, renamed by nl_detectron", "matching_heuristics": True}
-    return {**kept, "model": tensors}
+        return {**kept, "model": tensors}
+    tensors, needs = convert_resnet(find_state_dict(content))
+    if needs:
+        print(f"{path}: {needs}.")
+        kept |= {"__author__": "renamed by nl_detectron", "matching_heuristics": True}
+    return {**kept, "model": tensors_in(tensors)}
 
 
 def load_block(blocks: dict[str, NonLocalBlock], name: str, source: dict[str, Tensor]) -> NonLocalBlock:

@@ -95,13 +95,17 @@ def stock_tensors(model: nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("form", ["Caffe2", "heuristics", "full names"])
+@pytest.mark.parametrize("form", ["Caffe2", "heuristics", "full names", "DataParallel", "torchvision"])
 def test_the_rest_of_the_model_loads_as_without_the_tool(
     form: str, mask_cfg: CfgNode, tmp_path: Path
 ) -> None:
+    def loaded(model: nn.Module, path: Path) -> dict[str, Tensor]:  # Detectron2 does not know torchvision's
+        (Checkpointer if form == "torchvision" else DetectionCheckpointer)(model).load(str(path))
+        return model.state_dict()
+
     model = model_of(mask_cfg, "mmcv")
     stock = stock_tensors(model)
-    path = tmp_path / ("stock.pth" if form == "full names" else "stock.pkl")
+    path = tmp_path / ("stock.pkl" if form in ("Caffe2", "heuristics") else "stock.pth")
     if form == "Caffe2":
         names = {"stem.conv1.weight": "conv1_w"}
         for name in stock:
@@ -111,8 +115,14 @@ def test_the_rest_of_the_model_loads_as_without_the_tool(
     elif form == "heuristics":
         content = {"model": stock, "__author__": "torchvision", "matching_heuristics": True}
         path.write_bytes(pickle.dumps(content))
+    elif form == "torchvision":
+        stages = {f"res{k + 1}": f"layer{k}" for k in range(1, 5)}
+        names = {name: name.replace(name[:4], stages.get(name[:4], name[:4])) for name in stock}
+        stock_of_torchvision = {names[name].removeprefix("stem."): array for name, array in stock.items()}
+        torch.save({name: torch.from_numpy(array) for name, array in stock_of_torchvision.items()}, path)
     else:
-        full = {f"backbone.bottom_up.{name}": torch.from_numpy(array) for name, array in stock.items()}
+        prefix = "module." * (form == "DataParallel") + "backbone.bottom_up."
+        full = {f"{prefix}{name}": torch.from_numpy(array) for name, array in stock.items()}
         torch.save({"model": full, "iteration": 9}, path)
     initial = copy.deepcopy(model)
     expected = {name: tensor.clone() for name, tensor in loaded(model, path).items()}
@@ -126,6 +136,20 @@ def test_the_rest_of_the_model_loads_as_without_the_tool(
     found = loaded(initial, output)
     expected |= {f"{OURS}.{name}": tensor for name, tensor in block.state_dict().items()}
     assert [name for name in expected if not found[name].equal(expected[name])] == []
+
+
+def test_a_block_that_was_there_is_gone(tmp_path: Path) -> None:
+    """With all its tensors, also those that the new one lacks."""
+    torch.save(
+        {f"{OURS}.w_f.weight": torch.zeros(1), f"{OURS}1.g.weight": torch.zeros(1)}, tmp_path / "old.pth"
+    )
+    block = random_block("mmcv")
+    source, output = write_theirs(tmp_path, "mmcv", block), tmp_path / "new.pth"
+    convert.main(command("mmcv", source, output, "--weights", tmp_path / "old.pth"))
+    assert torch.load(output)["model"].keys() == {
+        f"{OURS}1.g.weight",
+        *(f"{OURS}.{k}" for k in block.state_dict()),
+    }
 
 
 def test_several_blocks(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def compare(output: Path, jobs: int, steps: int, seeds: Sequence[int] = SEEDS) -
         for each in tqdm(as_completed(running), desc="training", total=len(running), unit="model"):
             result = each.result()
             done[result.arm, result.seed, result.steps] = result
-            with atomic_write(file.resolve()) as unfinished:
+            with atomic_write(file) as unfinished:
                 unfinished.write_text("".join(json.dumps(asdict(one)) + "\n" for one in done.values()))
     return [done[key] for key in asked]
 
