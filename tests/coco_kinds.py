@@ -245,6 +245,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "image ids missing": (image(id=...), r"Images without an id .*4\.png"),
     "image id of two": (image(id=1), "Ids that several images have .*1"),
     "category id of two": (second({"id": 1, "name": "cat"}), "Ids that several categories have"),
+    "keypoints by name": (each(keypoints={"beak": 1}), "keypoints that are not"),
     "category names twice": (second({"id": 2, "name": "bird"}), "Names that several categories have .*bird"),
     "no name": (category(name=...), "categories without a name"),
     "no file name": (image(file_name=...), "images without a file_name"),

@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="of pictures (default: %(default)s)")
     args = parser.parse_args()
     with one_line_errors():
+        if args.count < 1:
+            raise UserError(f"--count must be at least 1; got {args.count}.")
         if args.output and args.output.exists():
             raise UserError(f"--output {args.output} exists. Give a new file.")
         register_coco(args.name, str(args.json), str(args.images), is_quiet=True)
@@ -80,7 +82,9 @@ def draw(metadata: Metadata, records: Sequence[Record], folder: Path, count: int
         image = read_image(record["file_name"], format="RGB")
         visualizer = LabelVisualizer(image, metadata)
         path = folder / f"{Path(record['file_name']).stem}_{record['image_id']}.png"
-        cv2.imwrite(str(path), visualizer.draw_dataset_dict(record).get_image()[:, :, ::-1])
+        drawn = visualizer.draw_dataset_dict(record).get_image()[:, :, ::-1]
+        with atomic_write(path) as unfinished:
+            unfinished.write_bytes(cv2.imencode(path.suffix, drawn)[1])
 
 
 if __name__ == "__main__":

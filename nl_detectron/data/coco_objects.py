@@ -49,6 +49,8 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
         _clean_mask(place)
         if keypoints:
             _clean_keypoints(place, keypoints)
+        elif (points := object_.get("keypoints")) and not isinstance(points, list):
+            place.refuse("keypoints that are not a list", "Write x, y and 0, 1 or 2 for each.", points)
         if _clean_box(place):
             _clean_area(place)
             boxed.append(place)

@@ -26,8 +26,11 @@ def merge_file(cfg: CfgNode, path: str) -> Mapping[str, object]:
     try:
         _check_yaml(path, ())
         content = CfgNode.load_yaml_with_base(path, allow_unsafe=True)  # as merge_from_file does
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    for key, value in content.items():
+        if not isinstance(key, str) or (isinstance(cfg.get(key), CfgNode) and not isinstance(value, Mapping)):
+            raise UserError(f"{path}: {key!r} is no section with keys in it. Add them, or remove it.")
     before = cfg.clone()
     try:
         cfg.merge_from_file(path)

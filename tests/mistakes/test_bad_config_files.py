@@ -28,6 +28,8 @@ Refused = Callable[..., str]
         ("- MODEL", "{file} is not a config"),
         ("MODEL: a: b", "{file} is not valid YAML: mapping values are not allowed here"),
         ("MODEL:\n\tDEVICE: cpu", "{file} is not valid YAML: .* found character"),
+        ("MODEL:", "{file}: 'MODEL' is no section with keys in it."),
+        ("1: 2", "{file}: 1 is no section with keys in it."),
         ("_BASE_: nowhere.yaml", "No such file or directory: '{folder}/nowhere.yaml'"),
         ("_BASE_: {folder}", "Is a directory: '{folder}'"),
         ("_BASE_: config.yaml", "{file}: its _BASE_ leads back to itself."),

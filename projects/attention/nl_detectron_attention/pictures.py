@@ -3,12 +3,14 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nl_detectron.inspect import Field
+from nl_detectron.inspect import Field, Grid
 
 from .queries import Query
 from .words import in_words
@@ -18,6 +20,7 @@ STANDS_OUT = 2  # times the share of a uniform map, 1/M: below that, an arrow wo
 LETTERS = 12  # of a title in an inch, at the least
 PANEL, NARROWEST, WIDTH = 3.2, 2.6, 16.0  # inches: of a panel's longer side, of a panel, of the whole picture
 MARGIN = 0.1  # of a detection's box, around it
+PIXELS = 1000  # along the longer side of what is drawn; a panel has fewer
 
 
 def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
@@ -28,6 +31,7 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
         queries: at least one.
     """
     left, top, right, bottom = _view(image, queries[0].field)
+    shown = _Shown.of(image, (left, top, right, bottom))
     size = PANEL * (1.5 if len(queries) == 1 else 1)  # inches along the longer side
     scale = size / max(right - left, bottom - top)
     width = max((right - left) * scale + 0.5, NARROWEST)  # with a colour bar
@@ -43,14 +47,41 @@ def draw_queries(image: np.ndarray, queries: Sequence[Query]) -> Figure:
     panels = figure.subplots(down, 2 * across, squeeze=False).flatten()
     for query, arrows, heat in zip(queries, panels[::2], panels[1::2], strict=False):
         weights = query.weights()
-        _draw_arrows(arrows, image, query, weights)
-        _draw_heat(heat, image, query, weights)
+        _draw_arrows(arrows, shown, query, weights)
+        _draw_heat(heat, shown, query, weights)
     for panel in panels[2 * len(queries) :]:
         panel.set_visible(False)
     for panel in panels:
         panel.set_title(_wrapped(panel.get_title(), letters // (2 * across + 1)), fontsize=9)
         panel.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     return figure
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A part of an image, with no more pixels than a panel can show."""
+
+    pixels: np.ndarray  # BGR
+    left: int
+    top: int
+    scale: float  # of the pixels here, to those of the image
+    extent: tuple[float, float, float, float]  # as matplotlib takes it, in pixels of the image
+
+    @classmethod
+    def of(cls, image: np.ndarray, view: Sequence[float]) -> "_Shown":
+        """The part in which left, top, right and bottom lie."""
+        left, top, right, bottom = (int(side) for side in (*np.floor(view[:2]), *np.ceil(view[2:])))
+        pixels = image[top:bottom, left:right]
+        if (scale := PIXELS / max(pixels.shape[:2])) < 1:
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        scale = min(scale, 1)
+        return cls(pixels, left, top, scale, (left, right, bottom, top))
+
+    def paint(self, grid: Grid, weights: np.ndarray) -> np.ndarray:
+        """The weight under each of the pixels."""
+        place = {"left": (grid.left - self.left) * self.scale, "top": (grid.top - self.top) * self.scale}
+        size = {"width": grid.width * self.scale, "height": grid.height * self.scale}
+        return replace(grid, **place, **size).paint(weights, *self.pixels.shape[:2])
 
 
 def _wrapped(text: str, letters: int) -> str:
@@ -68,9 +99,9 @@ def count_outstanding(weights: np.ndarray) -> int:
     return min(ARROWS, int((sizes > STANDS_OUT * sizes.mean()).sum()))
 
 
-def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
+def _draw_arrows(panel: Axes, shown: _Shown, query: Query, weights: np.ndarray) -> None:
     weights, grid = weights.flatten(), query.field.grid
-    panel.imshow(image[:, :, ::-1], extent=(0, image.shape[1], image.shape[0], 0))
+    panel.imshow(shown.pixels[:, :, ::-1], extent=shown.extent)
     highest = np.abs(weights).max() or 1.0
     outstanding = strongest(weights, count_outstanding(weights))
     for j in outstanding[::-1]:
@@ -83,15 +114,15 @@ def _draw_arrows(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarr
     panel.set_title(query.label if len(outstanding) else f"{query.label}\nno position stands out")
 
 
-def _draw_heat(panel: Axes, image: np.ndarray, query: Query, weights: np.ndarray) -> None:
-    height, width = image.shape[:2]
-    extent = (0, width, height, 0)
-    panel.imshow(image.mean(2), extent=extent, cmap="gray", vmin=-255, vmax=255)  # pale
+def _draw_heat(panel: Axes, shown: _Shown, query: Query, weights: np.ndarray) -> None:
+    panel.imshow(shown.pixels.mean(2), extent=shown.extent, cmap="gray", vmin=-255, vmax=255)  # pale
     limit, is_signed = float(np.abs(weights).max()) or 1.0, query.field.is_signed
-    painted = query.field.grid.paint(weights, height, width)
+    painted = shown.paint(query.field.grid, weights)
     colours = {"cmap": "RdBu_r", "vmin": -limit} if is_signed else {"cmap": "YlOrRd", "vmin": 0}
     alpha = np.nan_to_num(0.1 + 0.7 * np.abs(painted) / limit)
-    heat = panel.imshow(painted, extent=extent, **colours, vmax=limit, alpha=alpha, interpolation="nearest")
+    heat = panel.imshow(
+        painted, extent=shown.extent, **colours, vmax=limit, alpha=alpha, interpolation="nearest"
+    )
     panel.plot(query.x, query.y, "o", color="red", markersize=5, markeredgecolor="white")
     largest = f"largest {weights.flat[np.abs(weights).argmax()]:.2g}"
     panel.set_title(largest if is_signed else f"{largest}; alike for all: {1 / weights.size:.2g}")

@@ -38,6 +38,31 @@ def panels(figure: Figure, query: Query) -> tuple[list[Annotation], np.ndarray]:
     return arrows, figure.axes[1].images[1].get_array()
 
 
+@pytest.mark.parametrize("detection", [None, 0])
+def test_large_images_are_drawn_as_small_ones(detection: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer pixels, in the same places: weights, arrows and what is shown of a detection."""
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[20:40, 30:50] = 255
+    one = replace(field(detection=detection), grid=replace(field(detection=detection).grid, left=20, top=10))
+    query = Query("", "", 35, 25, one)
+    arrows, _ = panels(draw_queries(image, [query]), query)
+    monkeypatch.setattr("nl_detectron_attention.pictures.PIXELS", 25)
+    figure = draw_queries(image, [query])
+    again, painted = panels(figure, query)
+    assert [each.xy for each in again] == [each.xy for each in arrows]
+    picture, heat = figure.axes[0].images[0], figure.axes[1].images[1]
+    assert max(picture.get_array().shape[:2]) <= 25
+    left, right, bottom, top = heat.get_extent()
+    assert picture.get_extent() == heat.get_extent()
+    expected = one.grid.paint(query.weights(), *image.shape[:2])
+    across, down = np.linspace(left, right, 100)[5:-5], np.linspace(top, bottom, 100)[5:-5]
+    rows = ((down - top) / (bottom - top) * painted.shape[0]).astype(int)
+    columns = ((across - left) / (right - left) * painted.shape[1]).astype(int)
+    shown = np.ma.filled(painted, np.nan)[np.ix_(rows, columns)]
+    true = expected[np.ix_(down.astype(int), across.astype(int))]
+    assert np.mean((shown == true) | (np.isnan(shown) & np.isnan(true))) > 0.8  # but for cells' borders
+
+
 def test_strongest_is_by_size_and_then_by_place() -> None:
     weights = np.array([[0.1, -0.5], [0.5, 0.0]])
     assert strongest(weights).tolist() == [1, 2, 0, 3]

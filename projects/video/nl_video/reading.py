@@ -1,7 +1,7 @@
 """Clips of video files, decoded with PyAV."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -52,16 +52,12 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _count(path: Path) -> int:
-    """The number of frames: as the file says, by its duration, or by its packets."""
+    """The number of frames: as the file says, or by its packets. A duration says nothing where frames follow
+    at a variable rate, as of a screen.
+    """
     with _open(path) as container:
         stream = container.streams.video[0]
-        if stream.frames:
-            return stream.frames
-        rate = float(stream.average_rate or 0)
-        seconds = (
-            float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-        )
-        return round(seconds * rate) or sum(1 for packet in container.demux(stream) if packet.size)
+        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
 
 
 def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
@@ -88,7 +84,7 @@ def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
                     if number > min(wanted) or (seek and frame.pts is None):
                         return {}
                 if number in wanted:
-                    decoded[number] = frame.to_ndarray(format="rgb24", **size)
+                    decoded[number] = _pixels(frame, size)
                 if number >= max(wanted):
                     return decoded
                 number += 1
@@ -98,5 +94,10 @@ def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
                     return {}  # a file without an index, or damaged
                 raise
     if frame is not None:
-        decoded[number - 1] = frame.to_ndarray(format="rgb24", **size)
+        decoded[number - 1] = _pixels(frame, size)
     return decoded
+
+
+def _pixels(frame: av.VideoFrame, size: Mapping[str, int]) -> np.ndarray:
+    """(H, W, 3) of a frame of this size, turned as the file says, as phones write it."""
+    return np.rot90(frame.to_ndarray(format="rgb24", **size), frame.rotation // 90)

@@ -1,8 +1,10 @@
 """Which frames of a file a clip has."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from made_videos import numbered, numbers_of, write_video
@@ -19,6 +21,38 @@ def test_frames_by_number(name: str, codec: str, tmp_path: Path) -> None:
     assert clips.shape == (3, 3, 48, 64, 3)
     assert numbers_of(clips) == [[0, 2, 4], [9, 11, 13], [30, 32, 34]]
     assert numbers_of(read_clips(path, lambda count: [17], frames=2, step=5)) == [[17, 22]]
+
+
+def test_a_video_that_is_turned_as_phones_write_it(tmp_path: Path) -> None:
+    """By a matrix in the file: as OpenCV shows it."""
+    frames = np.zeros((4, 48, 64, 3), np.uint8)
+    frames[:, :16, :16] = 255  # what is at the upper left is at the upper right then
+    path = write_video(tmp_path / "a.mp4", frames)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 44
+    quarter = (0, 0x10000, 0, -0x10000, 0, 0, 48 << 16, 0, 0x40000000)
+    content[place : place + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in quarter)
+    path.write_bytes(content)
+    ((frame,),) = read_clips(path, lambda count: [0], frames=1, step=1)
+    expected = cv2.VideoCapture(str(path)).read()[1]
+    assert frame.shape == expected.shape == (64, 48, 3)
+    assert frame[:12, -12:].min() > 200
+    assert np.abs(frame - expected[:, :, ::-1].astype(float)).max() < 10
+
+
+def test_frames_at_a_variable_rate(tmp_path: Path) -> None:
+    """As of a screen: 20 frames in a time in which there would be 100."""
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number, pixels in enumerate(numbered(20)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = 5 * number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    starts = []
+    read_clips(tmp_path / "a.webm", lambda count: starts.append(count) or [0], frames=1, step=1)
+    assert starts == [20]
 
 
 def test_the_whole_video_is_covered(tmp_path: Path) -> None:
