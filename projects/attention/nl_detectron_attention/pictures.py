@@ -73,7 +73,8 @@ class _Shown:
         left, top, right, bottom = (int(side) for side in (*np.floor(view[:2]), *np.ceil(view[2:])))
         pixels = image[top:bottom, left:right]
         if (scale := PIXELS / max(pixels.shape[:2])) < 1:
-            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         scale = min(scale, 1)
         return cls(pixels, left, top, scale, (left, right, bottom, top))
 

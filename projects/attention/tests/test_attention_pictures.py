@@ -63,6 +63,11 @@ def test_large_images_are_drawn_as_small_ones(detection: int | None, monkeypatch
     assert np.mean((shown == true) | (np.isnan(shown) & np.isnan(true))) > 0.8  # but for cells' borders
 
 
+def test_a_large_image_may_be_two_pixels_high() -> None:
+    one = field()
+    assert draw_queries(np.zeros((2, 5000, 3), np.uint8), [Query("", "", 5, 1, one)]).axes
+
+
 def test_strongest_is_by_size_and_then_by_place() -> None:
     weights = np.array([[0.1, -0.5], [0.5, 0.0]])
     assert strongest(weights).tolist() == [1, 2, 0, 3]
