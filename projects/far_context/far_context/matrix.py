@@ -233,7 +233,9 @@ _BATCHES = (
     WHY_DOT_PRODUCT[1:],
     WHY_GAUSSIAN[1:],
     KEYPOINT[:3],
-    PLACES[2:3] + PLACES[4:] + SETTINGS[1:] + KEYPOINT[3:],
+    PLACES[2:3] + PLACES[4:],
+    SETTINGS[1:],
+    KEYPOINT[3:],
 )
 ARMS = tuple(arm for batch in _BATCHES for arm in batch)
 ALL = tuple(Training(arm, seed) for arm in ARMS for seed in arm.seeds)
