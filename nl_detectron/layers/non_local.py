@@ -90,11 +90,24 @@ class NonLocalBlock(CNNBlockBase):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             else:
                 weight_init.c2_msra_fill(module)
+        if self.pairwise == "concatenation":
+            self._centre()
         norm_scale = getattr(self.out.norm, "weight", None)
         if isinstance(norm_scale, nn.Parameter):
             nn.init.zeros_(norm_scale)
         else:  # no norm, or FrozenBN: a zero scale there is a buffer and would stay zero
             nn.init.zeros_(self.out.weight)
+
+    @torch.no_grad()
+    def _centre(self) -> None:
+        """Make w_f ignore, in the new theta and phi, what all channels of x have in common.
+
+        After a ReLU that is the larger part of x. With it, w_f . [theta_i, phi_j] may have the same sign for
+        nearly all pairs; where that is negative, the ReLU of Eq. 5 lets nothing through, nor any gradient.
+        """
+        for projection, w in zip((self.theta, self.phi), self.w_f.weight[0].chunk(2), strict=True):
+            weight = projection.weight.flatten(1)  # (d, C), a view
+            weight -= (w / w.square().sum())[:, None] * (w @ weight).mean()
 
     def forward(self, x: Tensor) -> Tensor:
         """z of Eq. 6 for x (B, C, *S) with `dim` sizes in S, of the same shape. B may be 0."""

@@ -6,7 +6,9 @@ baseline of the same seed. It registers a keypoint head, too, whose blocks don't
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -119,16 +121,9 @@ def over_channels(block: NonLocalBlock) -> None:
     block.logit_scale = 1 / block.in_channels
 
 
-@torch.no_grad()
-def centred(block: NonLocalBlock) -> None:
-    """A concatenation block whose new weights ignore what all channels of x have in common.
-
-    x comes from a ReLU, so that this common part is large: with it, w_f . [theta_i, phi_j] has the same sign
-    for nearly all pairs, which depends on the seed. Without it, about half of the pairs are active.
-    """
-    for projection, w in zip((block.theta, block.phi), block.w_f.weight[0].chunk(2), strict=True):
-        weight = projection.weight.flatten(1)  # (d, C), a view
-        weight -= (w / w.square().sum())[:, None] * (w @ weight).mean()
+def first_weights_as_drawn() -> AbstractContextManager:
+    """New concatenation blocks are not centred in it: w_f sees what all channels of x have in common."""
+    return mock.patch.object(NonLocalBlock, "_centre")
 
 
 @ROI_KEYPOINT_HEAD_REGISTRY.register()
@@ -150,14 +145,16 @@ CHANGED: dict[str, Callable[[NonLocalBlock], None]] = {
     "normed": normed,
     "others": others,
     "over_channels": over_channels,
-    "centred": centred,
+    "as_drawn": lambda block: None,
+    "as_drawn_normed": normed,
 }
 
 
 def _builder(name: str) -> Callable[[CfgNode, ShapeSpec], FPN]:
     def build(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         if name in CHANGED:
-            fpn = build_nl_resnet_fpn_backbone(cfg, input_shape)
+            with first_weights_as_drawn() if name.startswith("as_drawn") else nullcontext():
+                fpn = build_nl_resnet_fpn_backbone(cfg, input_shape)
             for _, block in non_local_blocks(fpn):
                 CHANGED[name](block)
             return fpn

@@ -77,9 +77,10 @@ def _changed(path: str, name: str, pairwise: str, change: str) -> Arm:
     return _mask(path, name, f"{_NL}.PAIRWISE", pairwise, *_backbone(change))
 
 
-def _concatenation(path: str, name: str, *keys: str) -> Arm:
-    """With another schedule of the whole model."""
-    return _mask(f"concatenation_{path}", f"concatenation, {name}", f"{_NL}.PAIRWISE", "concatenation", *keys)
+def _as_drawn(path: str, name: str, *keys: str, change: str = "as_drawn") -> Arm:
+    """Concatenation whose first weights are not centred."""
+    arm = _changed(f"concatenation_{path}", f"concatenation, as drawn{name}", "concatenation", change)
+    return replace(arm, keys=(*arm.keys, *keys))
 
 
 def _backbone(name: str) -> tuple[str, str]:
@@ -141,7 +142,6 @@ FORMS = (
     _mask("dot_product", "+1 NL, dot product", f"{_NL}.PAIRWISE", "dot_product"),
     _mask("concatenation", "+1 NL, concatenation", f"{_NL}.PAIRWISE", "concatenation"),
 )
-CONCATENATION = FORMS[4]
 SETTINGS = (
     MAIN,
     _mask("no_scale", "no scale", f"{_NL}.SCALE", "False"),
@@ -161,16 +161,16 @@ KEYPOINT = (
     _keypoint("nl_head_1", "+1 NL at the end of the head", f"{_NL}.KEYPOINT_HEAD_EVERY", "8"),
 )
 WHY_CONCATENATION = (
-    CONCATENATION,
-    _changed("concatenation_centred", "concatenation, first weights centred", "concatenation", "centred"),
-    _changed("concatenation_normed", "concatenation of normed x", "concatenation", "normed"),
-    _concatenation("no_decay", "no weight decay", "SOLVER.WEIGHT_DECAY", "0.0"),
-    _concatenation("half_rate", "half the learning rate", "SOLVER.BASE_LR", "0.01"),
+    _as_drawn("as_drawn", ""),
+    FORMS[4],
+    _as_drawn("normed", ", of normed x", change="as_drawn_normed"),
+    _as_drawn("no_decay", ", no weight decay", "SOLVER.WEIGHT_DECAY", "0.0"),
+    _as_drawn("half_rate", ", half the learning rate", "SOLVER.BASE_LR", "0.01"),
 )
 TUNED = (
     _tuned("baseline", "baseline", config="far.yaml"),
     _tuned("nl_res4", "+1 NL added, embedded Gaussian"),
-    *map(_added, (*FORMS[2:], WHY_CONCATENATION[1])),
+    *map(_added, (*FORMS[2:], WHY_CONCATENATION[0])),
 )
 WHY_GAUSSIAN = (
     TUNED[2],
@@ -229,7 +229,7 @@ _BATCHES = (
     ENDS,
     TUNED_ENDS,
     (LONGER,),
-    WHY_CONCATENATION[1:],
+    (WHY_CONCATENATION[0], *WHY_CONCATENATION[2:]),
     WHY_DOT_PRODUCT[1:],
     WHY_GAUSSIAN[1:],
     KEYPOINT[:3],

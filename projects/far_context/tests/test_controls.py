@@ -4,7 +4,15 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
-from far_context.controls import ADDED, CHANGED, GlobalContextBlock, centred, normed, others, over_channels
+from far_context.controls import (
+    ADDED,
+    CHANGED,
+    GlobalContextBlock,
+    first_weights_as_drawn,
+    normed,
+    others,
+    over_channels,
+)
 from far_context.folder import Experiment
 from made_up_trainings import TRAINING
 from torch import nn
@@ -22,7 +30,7 @@ def trainable(block: NonLocalBlock) -> NonLocalBlock:
 @pytest.mark.parametrize("name", ["nl", *ADDED, *CHANGED])
 def test_a_new_block_is_the_identity_and_learns(name: str, experiment: Experiment) -> None:
     """Built from the baseline's seed, right before the last block of res4, under a name that moves no key."""
-    form = "concatenation" if name == "centred" else "gaussian"
+    form = "concatenation" if name.startswith("as_drawn") else "gaussian"
     cfg = experiment.cfg(TRAINING[f"mask/{form}/seed_1"])
     outputs, after = [], []
     for each in ("nl" if name != "nl" else "", name):
@@ -89,20 +97,24 @@ def test_the_mean_product_of_channels() -> None:
     torch.testing.assert_close(block.operate(theta, phi, g)[0], g[0] @ logits.softmax(1).T)
 
 
-def test_centred() -> None:
-    """What all channels have in common moves no pair; the rest does as before."""
-    block = NonLocalBlock(8, pairwise="concatenation", subsample="none").double()
+def test_as_drawn() -> None:
+    """The weights before centring: the part of x that all channels have in common takes part in the pairs."""
     x = torch.rand(1, 8, 5, 6, dtype=torch.double)
 
-    def halves(x: torch.Tensor) -> list[torch.Tensor]:
-        w = block.w_f.weight[0].chunk(2)
+    def halves(block: NonLocalBlock, x: torch.Tensor) -> list[torch.Tensor]:
+        w = block.double().w_f.weight[0].chunk(2)
         return [torch.einsum("d,bdhw->bhw", *each) for each in zip(w, block.embed(x)[:2], strict=True)]
 
-    before = halves(x - x.mean(1, keepdim=True))
-    centred(block)
-    for half, same, moved in zip(halves(x), before, halves(x + 3), strict=True):
-        torch.testing.assert_close(half, same)
-        torch.testing.assert_close(half, moved)
+    torch.manual_seed(0)
+    centred = NonLocalBlock(8, pairwise="concatenation", subsample="none")
+    torch.manual_seed(0)
+    with first_weights_as_drawn():
+        drawn = NonLocalBlock(8, pairwise="concatenation", subsample="none")
+    assert drawn.w_f.weight.equal(centred.w_f.weight)
+    without = halves(drawn, x - x.mean(1, keepdim=True))
+    for half, same, moved in zip(halves(centred, x), without, halves(drawn, x), strict=True):
+        torch.testing.assert_close(half, same, rtol=1e-5, atol=1e-6)
+        assert (half - moved).abs().min() > 1e-3
 
 
 def test_normed() -> None:
