@@ -23,6 +23,7 @@ from .ids import name_categories, name_images, number_images
 from .pictures import output_paths, write_picture
 from .predictions import Predictions, check_json, describe
 from .videos import (
+    COUNTED,
     check_frames,
     count_frames,
     draw_frames,
@@ -137,7 +138,7 @@ def detect_in_video(cfg: CfgNode, args: argparse.Namespace, least: float) -> Non
             count = write_video(draw_frames(found, predictor.metadata, args.scale), capture, path)
         else:
             count = start + sum(1 for _ in found)
-        check_frames(count, expected)
+        check_frames(count, expected, args.video_input.suffix.lower() in COUNTED)
 
 
 def open_predictions(

@@ -17,6 +17,7 @@ from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
 from nl_detectron.inspect import LabelVisualizer
 
+COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # containers with a count of frames
 VIDEO, CODEC = ".mp4", "mp4v"  # every OpenCV with FFmpeg writes this
 WINDOW = "detections: q or Esc ends it"
 Detections = Iterable[tuple[np.ndarray, Mapping[str, object]]]  # frames (H, W, 3) uint8, BGR, and outputs
@@ -45,12 +46,18 @@ def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         yield read[1]
 
 
-def check_frames(count: int, expected: int) -> None:
-    """Reject a video without frames, or with fewer than its container says."""
+def check_frames(count: int, expected: int, is_counted: bool = True) -> None:
+    """Reject a video without frames, or with fewer than its container says.
+
+    Args:
+        is_counted: whether it has a count. Else `expected` is an estimate, of a constant rate.
+    """
     if not count:
         raise UserError("--video-input has no frames that OpenCV reads.")
     if count < expected - 1:  # OpenCV rounds what it estimates
-        raise UserError(f"--video-input is cut short: it has {count} of {expected} frames.")
+        if is_counted:
+            raise UserError(f"--video-input is cut short: it has {count} of {expected} frames.")
+        print(f"frames in --video-input: {count}; at a constant rate {expected}", file=sys.stderr)
 
 
 def write_video(frames: Iterable[np.ndarray], capture: cv2.VideoCapture, path: Path) -> int:

@@ -11,8 +11,10 @@ from nl_video.comparison import SEEDS, compare, comparison_table
 from nl_video.drawn import preview, write_videos
 
 from nl_detectron.engine import output_path
-from nl_detectron.errors import one_line_errors
+from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
+
+SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def main() -> None:
@@ -35,9 +37,13 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=80, help="videos (default: %(default)s)")
     args = parser.parse_args()
     with one_line_errors():
+        if min(args.jobs, args.steps, args.train, args.val) < 1:
+            raise UserError("--jobs, --steps, --train and --val must be at least 1.")
         if args.videos:
             write_videos(args.videos, args.train, args.val)
         elif args.preview:
+            if args.preview.suffix not in SUFFIXES:
+                raise UserError(f"--preview {args.preview} ends in none of {', '.join(SUFFIXES)}.")
             with atomic_write(args.preview) as unfinished:
                 preview().savefig(unfinished, dpi=80, format=args.preview.suffix.removeprefix("."))
         else:

@@ -36,6 +36,10 @@ logger = logging.getLogger("nl_video")
 
 def main(args: argparse.Namespace) -> None:
     with one_line_errors():
+        if not args.config_file:
+            raise UserError("--config-file is missing. Give one of projects/video/configs.")
+        if wrong := [word for word in args.opts if "=" not in word and not word.startswith("~")]:
+            raise UserError(f"{wrong[0]!r} is no KEY=VALUE.")
         cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
         cfg.train.device = usable_device(cfg.train.device)
         default_setup(cfg, args)

@@ -178,6 +178,18 @@ def test_rates_that_mpeg_4_cannot_hold(fps: float, drawn: float, tmp_path: Path)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(drawn)
 
 
+def test_a_video_without_a_count_of_frames(run: Run, one_box: None, tmp_path: Path) -> None:
+    """OpenCV's estimate is of a constant rate, which a recorded screen does not have."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
+    path = save_video(tmp_path / "video.avi", noise, "MJPG").rename(tmp_path / "video.webm")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames = len(read_frames(path))
+    code, printed = run("--video-input", path, "--output", "out.mp4")
+    assert code == 0
+    assert f"frames in --video-input: {frames}; at a constant rate 20" in printed
+    assert len(read_frames(tmp_path / "out.mp4")) == frames
+
+
 def test_a_video_that_ends_early(run: Run, one_box: None, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
     path = save_video(tmp_path / "video.avi", noise, "MJPG")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.transforms import v2
 
 from nl_detectron.errors import UserError
@@ -66,30 +65,33 @@ class ClipMapper:
         """
         self.is_train, self.frames, self.step, self.clips = is_train, frames, step, clips
         sides = [*range(short_side[0], short_side[-1] + 1)]
-        if is_train:
-            steps = [v2.RandomShortestSize(sides, antialias=True), v2.RandomCrop(crop)]
-            self.transform = v2.Compose([*steps, v2.RandomHorizontalFlip(0.5 if flip else 0)])
-        else:
-            self.transform = v2.Resize(sides[0], antialias=True)
+        steps = [v2.RandomShortestSize(sides, antialias=True), v2.RandomCrop(crop)]
+        self.augment = v2.Compose([*steps, v2.RandomHorizontalFlip(0.5 if flip else 0)])
+        self.resize = v2.Resize(sides[0], antialias=True)
         self.unreadable = multiprocessing.Value("i")
 
     def __call__(self, record: dict) -> dict | None:
         """The record with `clips` (K, 3, frames, H, W) uint8."""
         span = self.frames * self.step
-        if self.is_train:  # PyTorch's generator is seeded for each worker and epoch, numpy's is not
-            starts = random_start(np.random.default_rng(int(torch.randint(2**31, ()))), span)
-        else:
-            starts = even_starts(self.clips, span)
+        video = record["file_name"]
         try:
-            clips = torch.from_numpy(read_clips(record["file_name"], starts, self.frames, self.step))
+            if self.is_train:  # PyTorch's generator is seeded for each worker and epoch, numpy's is not
+                starts = random_start(np.random.default_rng(int(torch.randint(2**31, ()))), span)
+                clip = torch.from_numpy(read_clips(video, starts, self.frames, self.step)[0])
+                clips = self.augment(clip.permute(0, 3, 1, 2)).transpose(0, 1)[None]
+            else:
+                starts = even_starts(self.clips, span)
+                clips = torch.from_numpy(read_clips(video, starts, self.frames, self.step, self._resized))
+                clips = clips.permute(0, 4, 1, 2, 3)
         except UnreadableVideoError as error:
             with self.unreadable:
                 self.unreadable.value += 1
                 count = self.unreadable.value
             logger.warning("A video is skipped, as it cannot be read (the %d. time): %s", count, error)
             return None if self.is_train else record
-        return record | {"clips": self._transformed(clips.permute(0, 1, 4, 2, 3))}
+        return record | {"clips": clips}
 
-    def _transformed(self, clips: Tensor) -> Tensor:
-        """Each clip (T, 3, H, W) as one; stacked to (K, 3, T, H, W)."""
-        return torch.stack([self.transform(clip) for clip in clips]).transpose(1, 2)
+    def _resized(self, frame: np.ndarray) -> np.ndarray:
+        """A frame (H, W, 3) of a test."""
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+        return self.resize(pixels).permute(1, 2, 0).numpy()

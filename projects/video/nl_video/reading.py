@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 Starts = Callable[[int], Sequence[int]]  # the first frames of clips, for the number of frames of a video
+Resize = Callable[[np.ndarray], np.ndarray]
 
 
 class UnreadableVideoError(Exception):
@@ -24,10 +25,15 @@ def even_starts(clips: int, span: int) -> Starts:
     return lambda count: np.linspace(0, max(count - span, 0), clips).round().astype(int).tolist()
 
 
-def read_clips(path: Path, starts: Starts, frames: int, step: int) -> np.ndarray:
+def read_clips(
+    path: Path, starts: Starts, frames: int, step: int, resize: Resize = lambda frame: frame
+) -> np.ndarray:
     """(K, frames, H, W, 3) uint8, RGB: every `step`-th frame from each start.
 
     A frame that cannot be decoded is the one before it, so that the end of a short video is repeated.
+
+    Args:
+        resize: each frame (H, W, 3) as soon as it is decoded: many large ones would fill the memory.
 
     Raises:
         UnreadableVideoError: if nothing can be decoded.
@@ -36,8 +42,8 @@ def read_clips(path: Path, starts: Starts, frames: int, step: int) -> np.ndarray
         first = starts(_count(path))
         wanted = [[start + step * k for k in range(frames)] for start in first]
         numbers = {each for clip in wanted for each in clip}
-        decoded = _decode(path, numbers, seek=True) if min(numbers) else {}
-        decoded = decoded or _decode(path, numbers, seek=False)
+        decoded = _decode(path, numbers, resize, seek=True) if min(numbers) else {}
+        decoded = decoded or _decode(path, numbers, resize, seek=False)
     except (av.FFmpegError, OSError, IndexError) as error:
         raise UnreadableVideoError(f"{path}: {error}") from error
     if not decoded:
@@ -60,7 +66,7 @@ def _count(path: Path) -> int:
         return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
 
 
-def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
+def _decode(path: Path, wanted: set[int], resize: Resize, seek: bool) -> dict[int, np.ndarray]:
     """The wanted frames by number, in the size of the first one; the last one if the video ends earlier.
 
     Args:
@@ -84,7 +90,7 @@ def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
                     if number > min(wanted) or (seek and frame.pts is None):
                         return {}
                 if number in wanted:
-                    decoded[number] = _pixels(frame, size)
+                    decoded[number] = resize(_pixels(frame, size))
                 if number >= max(wanted):
                     return decoded
                 number += 1
@@ -94,7 +100,7 @@ def _decode(path: Path, wanted: set[int], seek: bool) -> dict[int, np.ndarray]:
                     return {}  # a file without an index, or damaged
                 raise
     if frame is not None:
-        decoded[number - 1] = _pixels(frame, size)
+        decoded[number - 1] = resize(_pixels(frame, size))
     return decoded
 
 

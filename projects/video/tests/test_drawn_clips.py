@@ -154,3 +154,16 @@ def test_a_picture_of_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--preview", str(tmp_path / "clips.png")])
     compare.main()
     assert (tmp_path / "clips.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jobs", "0"], r"^error: --jobs, --steps, --train and --val must be at least 1\.$"),
+        (["--preview", "clips.doc"], r"^error: --preview clips\.doc ends in none of \.png, \.pdf, \.svg\.$"),
+    ],
+)
+def test_mistakes_in_a_comparison(words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    with pytest.raises(SystemExit, match=message):
+        compare.main()

@@ -55,6 +55,20 @@ def test_frames_at_a_variable_rate(tmp_path: Path) -> None:
     assert starts == [20]
 
 
+def test_frames_are_resized_one_by_one(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered(20))
+    seen = []
+
+    def resize(frame: np.ndarray) -> np.ndarray:
+        seen.append(frame.shape)
+        return frame[::2, ::2]
+
+    clips = read_clips(path, lambda count: [0, 2], frames=3, step=2, resize=resize)
+    assert clips.shape == (2, 3, 24, 32, 3)
+    assert numbers_of(clips) == [[0, 2, 4], [2, 4, 6]]
+    assert seen == [(48, 64, 3)] * 4  # a frame of two clips once
+
+
 def test_the_whole_video_is_covered(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(40))
     clips = read_clips(path, even_starts(4, span=10), frames=5, step=2)

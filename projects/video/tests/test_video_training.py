@@ -93,6 +93,22 @@ def test_weights_that_lack_the_block_are_not_evaluated(kinetics_folder: Path, tm
         run(kinetics_folder, "--eval-only", f"train.output_dir={tmp_path / 'out'}", weights)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"^error: --config-file is missing\. Give one of"),
+        (
+            ["--config-file", str(LIGHT), "train.seed=1", "train.amp"],
+            r"^error: 'train\.amp' is no KEY=VALUE\.$",
+        ),
+    ],
+)
+def test_mistakes_in_a_command_line(words: list[str], message: str) -> None:
+    train_net = load_train_net()
+    with pytest.raises(SystemExit, match=message):
+        train_net.main(train_net.default_argument_parser().parse_args(words))
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     """Drawn videos are written, trained on, evaluated, and looked at; costs are as printed."""
