@@ -53,6 +53,20 @@ def test_a_link_stays_and_a_device_is_written_to(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("name", ["model_best.pth", "weights of May.bin"])
+def test_a_checkpoint_is_written_where_a_link_leads(name: str, tmp_path: Path) -> None:
+    archive, folder = tmp_path / "archive", tmp_path / "run"
+    archive.mkdir(), folder.mkdir()
+    (folder / "model_best.pth").symlink_to(archive / name)
+    checkpointer = Checkpointer(nn.Linear(2, 3), str(folder))
+    checkpointer.save("model_best")
+    assert (folder / "model_best.pth").is_symlink()
+    assert [path.name for path in archive.iterdir()] == [name]
+    assert sorted(path.name for path in folder.iterdir()) == ["last_checkpoint", "model_best.pth"]
+    assert torch.load(archive / name)["model"]["weight"].shape == (3, 2)
+    assert checkpointer.save_dir == str(folder)
+
+
 @pytest.fixture
 def _little_room() -> Iterator[None]:
     """No file can become larger than 100 kB: only what the system calls it differs from a full disk."""

@@ -55,7 +55,7 @@ class Checkpointer(DetectionCheckpointer):
         path = folder / f"{name}.pth"
         try:
             with atomic_write(path) as unfinished:
-                super().save(unfinished.stem, **extra)
+                self._save_as(unfinished, **extra)
             if self.is_to_resume:
                 with atomic_write(folder / "last_checkpoint") as unfinished:
                     unfinished.write_text(path.name)
@@ -64,6 +64,15 @@ class Checkpointer(DetectionCheckpointer):
                 raise
             raise UserError(f"{path} cannot be written: {reason}. Correct that and --resume.") from error
         logger.info("Saved %s", path)
+
+    def _save_as(self, file: Path, **extra: object) -> None:
+        """Detectron2's `save` under any name in any folder, such as a link leads to."""
+        folder, self.save_dir = self.save_dir, str(file.parent)
+        try:
+            super().save(file.stem, **extra)
+            file.with_suffix(".pth").replace(file)
+        finally:
+            self.save_dir = folder
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Do nothing: `save` writes the tag once the file has its final name."""

@@ -26,9 +26,8 @@ def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings
         else:
             remedy = "Give height and width, or correct the file."
             find.refuse("Images without a size whose file cannot be read", remedy, image["file_name"])
-    others = [
-        o for image in images[:: max(1, len(images) // HEADERS)] if (o := _other_size(image, folder, find))
-    ]
+    spread = images[:: -(-len(images) // HEADERS)]
+    others = [other for image in spread if (other := _other_size(image, folder, find))]
     for example in others if len(others) > may_miss else ():
         find.refuse("Images of another size than the file says", "Correct height and width.", example)
 

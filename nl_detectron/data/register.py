@@ -64,7 +64,7 @@ def clean_registered(name: str, may_miss: int = 0) -> None:
     metadata = MetadataCatalog.get(name)
     source, folder = metadata.get("json_file"), metadata.get("image_root")
     is_coco = metadata.get("evaluator_type") == "coco" and name not in _COCOS and source and folder
-    if not is_coco or "://" in source or metadata.get("source_json"):
+    if not is_coco or "://" in str(source) or metadata.get("source_json"):
         return
     file = clean_coco_file(source, folder, may_miss)
     clean = write_clean(file, source)
@@ -72,8 +72,8 @@ def clean_registered(name: str, may_miss: int = 0) -> None:
     if clean == source:
         return
     metadata.__dict__["json_file"] = clean  # which `set` would refuse to change
-    metadata.__dict__.pop("thing_dataset_id_to_contiguous_id", None)
     if DatasetCatalog[name].__module__ == load_coco_json.__module__:  # not a function of the user's own
+        metadata.__dict__.pop("thing_dataset_id_to_contiguous_id", None)
         DatasetCatalog.pop(name)
         DatasetCatalog.register(name, partial(load_coco_json, clean, folder, name))
 

@@ -140,14 +140,11 @@ class Checks:
 
     def _read_images(self, images: Sequence[Record]) -> str:
         """Decode the first and the last image, or all of them; which ones."""
-        if not self.args.decode_all:
-            for image in (images[0], images[-1]):
-                if reason := why_unreadable(image):
-                    raise UserError(reason)
-            return "the first and the last image"
-        reasons = map(why_unreadable, tqdm(images, "decoding", unit="image"))
-        check_broken([reason for reason in reasons if reason], self.args.skip_broken)
-        return "all"
+        every = self.args.decode_all
+        chosen = tqdm(images, "decoding", unit="image") if every else (images[0], images[-1])
+        reasons = dict.fromkeys(reason for image in chosen if (reason := why_unreadable(image)))
+        check_broken(reasons, self.args.skip_broken)
+        return "all" if every else "the first and the last image"
 
     def _check_model(self) -> Found:
         cfg = self.cfg.clone()
@@ -215,7 +212,7 @@ def read_dataset(key: str, name: str, may_miss: int = 0) -> list[Record]:
         raise UserError(f"{key} names {name!r}, which is not registered. {remedy}")
     metadata = MetadataCatalog.get(name)
     for path in (metadata.get("json_file"), metadata.get("image_root")):
-        if path and "://" not in path and not Path(path).exists():
+        if path and "://" not in str(path) and not Path(path).exists():
             root = os.environ.get("DETECTRON2_DATASETS", "not set, so ./datasets")
             command = as_typed("python datasets/generate_shapes.py")
             draw = f"Draw it: {command}. Or set" if "shapes" in name else "Set"

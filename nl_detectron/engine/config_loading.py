@@ -73,7 +73,7 @@ def _check_yaml(path: str, users: Sequence[str]) -> None:
     root = yaml.compose(text, yaml.SafeLoader)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{path} is not a config: its content is not a YAML mapping such as MODEL: ...")
-    nodes, seen = [root], set()  # an anchor may be in itself
+    nodes, seen, bases = [root], set(), []  # an anchor may be in itself
     while nodes:
         node = nodes.pop()
         if id(node) in seen:
@@ -86,10 +86,11 @@ def _check_yaml(path: str, users: Sequence[str]) -> None:
             for key, count in Counter(str(key.value) for key, _ in node.value).items():
                 if count > 1:
                     raise UserError(f"{path} has {key!r} {count} times in one section.")
+            bases += [value for key, value in node.value if key.value == BASE_KEY]  # << may merge one
             nodes += chain(*node.value)
         elif isinstance(node, yaml.SequenceNode):
             nodes += node.value
-    for base in [value for key, value in root.value if key.value == BASE_KEY]:
+    for base in bases:
         for name in (
             [base.value] if isinstance(base, yaml.ScalarNode) else [each.value for each in base.value]
         ):

@@ -88,9 +88,11 @@ def describe_schedule(cfg: CfgNode, start: int) -> str:
     batches = f" in {solver.ACCUMULATE} batches" if solver.ACCUMULATE > 1 else ""
     evaluated = f"every {period} steps" if period else "at the end"
     lower = ", ".join(str(step) for step in solver.STEPS if step < solver.MAX_ITER) or "no step"
+    has_steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+    rate = f"lower after {lower}" if has_steps else solver.LR_SCHEDULER_NAME
     return (
         f"schedule: steps {start} to {solver.MAX_ITER} of {solver.IMS_PER_BATCH} images{batches}; "
-        f"learning rate {solver.BASE_LR:g}, lower after {lower}; evaluation {evaluated}; "
+        f"learning rate {solver.BASE_LR:g}, {rate}; evaluation {evaluated}; "
         f"a checkpoint every {solver.CHECKPOINT_PERIOD} steps"
     )
 

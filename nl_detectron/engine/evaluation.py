@@ -41,10 +41,9 @@ def metrics_of(cfg: CfgNode, dataset_name: str) -> list[str]:
     classes = metadata.thing_classes if len(metadata.get("thing_classes", ())) > 1 else ()
     found = []
     for task in evaluation_tasks(cfg, dataset_name):
-        is_keypoints = task == "keypoints"  # which have neither small ones nor classes
-        figures = ["AP", "AP50", "AP75", *(() if is_keypoints else ("APs",)), "APm", "APl"]
-        names = [*figures, *(() if is_keypoints else (f"AP-{name}" for name in classes))]
-        found += [f"{task}/{name}" for name in names]
+        small = () if task == "keypoints" else ("APs",)  # COCO has no keypoints of small objects
+        figures = ["AP", "AP50", "AP75", *small, "APm", "APl"]
+        found += [f"{task}/{name}" for name in (*figures, *(f"AP-{name}" for name in classes))]
     return found
 
 

@@ -119,7 +119,7 @@ def evaluate(cfg: CfgNode, resume: bool = False, allow_mismatch: bool = False) -
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    if checkpointer.report and not allow_mismatch:
+    if not allow_mismatch:
         checkpointer.report.check_complete()
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -21,7 +21,9 @@ _WITHOUT_EFFECT = {"OUTPUT_DIR", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS", "SOL
 _WITHOUT_EFFECT |= {
     "SOLVER.REFERENCE_WORLD_SIZE",
     "SOLVER.CHECKPOINTS_KEPT",
+    "VIS_PERIOD",
     "TEST.BEST_METRIC",
+    "TEST.EXPECTED_RESULTS",
     "TEST.LOSS_IMAGES",
     "MODEL.CLASS_NAMES",
     "MODEL.KEYPOINT_NAMES",
@@ -67,7 +69,8 @@ def differences(
 ) -> Iterator[tuple[str, str]]:
     """What was different in the run whose setting is `saved`: keys, and a phrase for each."""
     before, after = _flat(saved), _flat(setting(cfg, processes))
-    for key in sorted(before.keys() & after.keys() - _WITHOUT_EFFECT):
+    ignored = _WITHOUT_EFFECT if cfg.TEST.PRECISE_BN.ENABLED else _WITHOUT_EFFECT | {"TEST.EVAL_PERIOD"}
+    for key in sorted(before.keys() & after.keys() - ignored):
         if before[key] is not None and before[key] != after[key]:
             yield key, f"{key} was {before[key]} and is {after[key]}"
 

@@ -87,7 +87,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read an output folder; a UserError for one that is damaged, or was resumed as another training."""
+    """Read an output folder; a UserError for one that is damaged, or was resumed with other settings."""
     for name in (FILE, METRICS):
         if not (folder / name).is_file():
             training = as_typed("train_net.py")
@@ -111,7 +111,7 @@ def read_run(folder: Path) -> Run:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"The record of {folder} is damaged, or of another Detectron2: {reason}") from error
     if changed := [text for command in commands for text in command["changed"]]:
-        raise UserError(f"{folder} was resumed as another training: {'; '.join(changed)}.")
+        raise UserError(f"{folder} was resumed with other settings: {'; '.join(changed)}.")
     return run
 
 

@@ -160,7 +160,7 @@ class Trainer(DefaultTrainer):
         changed = dict(differences(state_dict, self.cfg))
         self._changed = list(changed.values())
         if self._changed:
-            logger.warning("This does not resume the same training: %s", "; ".join(self._changed))
+            logger.warning("Other than in the training before: %s", "; ".join(self._changed))
         if self.cfg.SOLVER.AMP.ENABLED and "SOLVER.AMP.ENABLED" in changed:
             logger.warning("The checkpoint has no gradient scale; starting with a new one.")
 

@@ -81,11 +81,8 @@ def count_by_stage(
         raise UserError(f"{cfg.MODEL.META_ARCHITECTURE} has no backbone, and cannot be counted.")
     counter = _Counter(model)
     image = _padded(model, torch.empty(len(cfg.MODEL.PIXEL_MEAN), height, width, device="meta"))
-    try:
-        with torch.no_grad(), counter:
-            _run(model, image, proposals, detections)
-    except AttributeError as error:
-        raise UserError(f"Only models of Detectron2's own parts can be counted: {error}.") from error
+    with torch.no_grad(), counter:
+        _run(model, image, proposals, detections)
     for name, parameter in model.named_parameters():
         module = name.rpartition(".")[0]
         if module not in counter.ran and not _BLOCK.search(module):  # a block may read a child's weight
@@ -156,29 +153,39 @@ def _run(model: nn.Module, image: Tensor, proposals: int, detections: int) -> No
     """Every part once, on as many regions as asked for."""
     features = model.backbone(image)
     if rpn := getattr(model, "proposal_generator", None):
-        rpn.rpn_head([features[name] for name in rpn.in_features])
+        _own(rpn, "rpn_head")([features[name] for name in rpn.in_features])
     if hasattr(model, "head"):  # RetinaNet
-        model.head([features[name] for name in model.head_in_features])
+        names = _own(model, "head_in_features")
+        model.head([features[name] for name in names])
     if hasattr(model, "sem_seg_head"):  # Panoptic FPN, SemanticSegmentor
-        model.sem_seg_head.layers(features)
+        _own(model.sem_seg_head, "layers")(features)
     heads = getattr(model, "roi_heads", None)
     if hasattr(heads, "res5"):  # C4: it runs for the boxes of the proposals, and the masks of the detections
         boxes = heads.res5(_pooled(features, heads.in_features, heads.pooler, proposals))
         heads.box_predictor(boxes.mean(dim=[2, 3]))
         if heads.mask_on:
             masks = heads.res5(_pooled(features, heads.in_features, heads.pooler, detections))
-            heads.mask_head.layers(masks)
+            _own(heads.mask_head, "layers")(masks)
     elif heads is not None:
-        stages = [(heads.box_head, heads.box_predictor)]
+        stages = [(_own(heads, "box_head"), heads.box_predictor)]
         if isinstance(heads.box_head, nn.ModuleList):  # Cascade R-CNN
             stages = zip(heads.box_head, heads.box_predictor, strict=True)
         for head, predictor in stages:
             predictor(head(_pooled(features, heads.box_in_features, heads.box_pooler, proposals)))
         if heads.mask_on:
-            heads.mask_head.layers(_pooled(features, heads.mask_in_features, heads.mask_pooler, detections))
+            regions = _pooled(features, heads.mask_in_features, heads.mask_pooler, detections)
+            _own(heads.mask_head, "layers")(regions)
         if heads.keypoint_on:
             regions = _pooled(features, heads.keypoint_in_features, heads.keypoint_pooler, detections)
-            heads.keypoint_head.layers(regions)
+            _own(heads.keypoint_head, "layers")(regions)
+
+
+def _own(module: nn.Module, name: str) -> object:
+    """What Detectron2's own modules of this kind have under a name."""
+    if not hasattr(module, name):
+        found = f"{type(module).__name__} has no {name}"
+        raise UserError(f"Only models of Detectron2's own parts can be counted: {found}.")
+    return getattr(module, name)
 
 
 def _pooled(features: dict[str, Tensor], names: list[str], pooler: nn.Module, regions: int) -> Tensor:

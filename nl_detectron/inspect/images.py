@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.datasets.folder import is_image_file
 from tqdm import tqdm
 
+from nl_detectron.data.coco_images import read_header
 from nl_detectron.errors import UserError
 
 T = TypeVar("T")
@@ -57,15 +58,7 @@ def in_format(image: np.ndarray, input_format: str) -> np.ndarray:
 
 def sort_by_size(images: Iterable[Path]) -> list[Path]:
     """Images in an order in which those of one size follow each other, by their headers."""
-
-    def size(path: Path) -> tuple[int, int]:
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except Exception:  # `read_image` says why
-            return 0, 0
-
-    return sorted(images, key=size)
+    return sorted(images, key=lambda path: read_header(str(path))[1:3])  # `read_image` says why there is none
 
 
 def read_images(images: Iterable[Path]) -> Iterator[np.ndarray | UserError]:

@@ -7,7 +7,6 @@ other child keeps its name and with it its pretrained weights.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import TypeVar
 
 import torch
 from detectron2.layers import CNNBlockBase
@@ -22,8 +21,6 @@ from nl_detectron.layers import NonLocalBlock
 from .stages import blocks_of, find_stage, maps_at, part_to_try, runs_in_order
 
 logger = logging.getLogger(__name__)
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def insert_non_local(
@@ -113,8 +110,7 @@ def insert_non_local_keypoint(head: nn.Module, every: int = 2, **block_arguments
     Raises:
         ArgumentError: (a ValueError) for a bad value, or if no block would be placed.
     """
-    remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
-    found = _find("head", head, KRCNNConvDeconvUpsampleHead, remedy)
+    found = _keypoint_head_in(head)
     convolutions = [child for child in found if isinstance(child, nn.Conv2d)]
     check_every(every, len(convolutions))
     if any(isinstance(child, NonLocalBlock) for child in found):
@@ -192,12 +188,14 @@ def _multiply_adds(block: NonLocalBlock, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def _find(name: str, module: nn.Module, kind: type[_Module], remedy: str) -> _Module:
-    """The one module of a kind that `module` is, or has in it."""
-    found = [m for m in module.modules() if isinstance(m, kind)] if isinstance(module, nn.Module) else []
+def _keypoint_head_in(model: nn.Module) -> KRCNNConvDeconvUpsampleHead:
+    """The one that `model` is, or has in it."""
+    kind, modules = KRCNNConvDeconvUpsampleHead, model.modules() if isinstance(model, nn.Module) else ()
+    found = [module for module in modules if isinstance(module, kind)]
     if len(found) != 1:
-        value = type(module).__name__ + (f" with {len(found)} of them" if found else "")
-        raise ArgumentError(name, f"a Detectron2 {kind.__name__}, or a model with one", value, remedy)
+        value = type(model).__name__ + (f" with {len(found)} of them" if found else "")
+        remedy = "That of a Keypoint R-CNN is model.roi_heads.keypoint_head."
+        raise ArgumentError("head", f"a Detectron2 {kind.__name__}, or a model with one", value, remedy)
     return found[0]
 
 

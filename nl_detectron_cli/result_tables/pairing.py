@@ -1,7 +1,6 @@
 """Finished trainings, put beside their baselines: the same setting and SEED without blocks."""
 
 import json
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ def scores_of(*runs: Run) -> dict[str, np.ndarray]:
 
 
 def group_runs(runs: list[Run]) -> list[Group]:
-    """Put runs beside their baselines; a UserError for one without, or the reverse, and for one twice."""
+    """Put runs, none of them `without_partner`, beside their baselines; a UserError for one twice."""
     groups: dict[str, Group] = {}  # by setting
     for run in sorted(runs, key=lambda run: (blocks_of(run.cfg), run.cfg.SEED)):
         group = groups.setdefault(json.dumps(setting_of(run)), {BASELINE: []})
@@ -48,16 +47,11 @@ def group_runs(runs: list[Run]) -> list[Group]:
             twice = f"{seeds[-1].folder} and {run.folder} are both {blocks_of(run.cfg)}"
             raise UserError(f"{twice} with SEED {run.cfg.SEED}. Leave one out.")
         seeds.append(run)
-    for group in groups.values():
-        baseline, *variants = ({run.cfg.SEED for run in seeds} for seeds in group.values())
-        for run in chain(*group.values()):
-            if run.cfg.SEED in baseline ^ set().union(*variants):
-                raise UserError(_no_partner(run, runs))
     return [groups[setting] for setting in sorted(groups)]
 
 
 def without_partner(runs: list[Run]) -> dict[Path, str]:
-    """A note for each run that `group_runs` would refuse, by its folder."""
+    """A note for each run without a baseline, or for a baseline without blocks beside it, by its folder."""
     partners = {(json.dumps(setting_of(run)), run.cfg.SEED, blocks_of(run.cfg) == BASELINE) for run in runs}
     return {
         run.folder: _no_partner(run, runs)

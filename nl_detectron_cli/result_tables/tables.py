@@ -118,6 +118,8 @@ def _means(scores: dict[str, np.ndarray | float]) -> Row:
 
 def _cost(cfg: CfgNode) -> Row:
     """What the blocks add for an image of the largest size that is tested; a UserError for unknown models."""
+    if not cfg.INPUT.MIN_SIZE_TEST:  # images keep their sizes
+        return {}
     regions = cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
     old, new = extra_cost(cfg, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, *regions)
     macs, parameters = new.multiply_adds - old.multiply_adds, new.parameters - old.parameters

@@ -291,6 +291,8 @@ def test_the_first_and_the_last_image_are_read(
             assert code == 1
             (failed,) = [line for line in lines.values() if line.startswith("FAIL")]
             assert f"{broken} cannot be read: " in failed
+            assert "give --skip-broken 1" in failed
+            assert dry_run("--skip-broken", "1", *words)[0] == 0
 
 
 @pytest.mark.slow

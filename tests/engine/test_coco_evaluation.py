@@ -19,6 +19,7 @@ from runs import registrations_forgotten
 
 from nl_detectron.data import register_coco
 from nl_detectron.engine import Trainer
+from nl_detectron.engine.evaluation import metrics_of
 
 Results = dict[str, dict[str, float]]
 COMPILED = "COCOeval_opt.evaluate() finished"  # what faster-coco-eval prints, and pycocotools does not
@@ -103,6 +104,8 @@ def test_the_ap_is_that_of_pycocotools(
         by_pycocotools()
         expected = evaluate(cfg, "difficult", tmp_path)
         assert caplog.text.count(COMPILED) == 2
+        announced = metrics_of(cfg, "difficult")
+    assert announced == [f"{task}/{name}" for task, scores in expected.items() for name in scores]
     assert set(expected) == ({"bbox", "segm"} if kind == "shapes" else {"bbox", "keypoints"})
     for task, scores in expected.items():
         assert "AP-never seen" in scores

@@ -181,7 +181,7 @@ def test_without_seed_a_resume_has_the_seed_of_the_start(copied: Path, small_cfg
 def test_what_is_not_as_it_was_is_told(small_cfg: CfgNode) -> None:
     changed = small_cfg.clone()
     changed.SEED, changed.SOLVER.BASE_LR, changed.DATALOADER.NUM_WORKERS = 2, 0.1, 1
-    changed.MODEL.WEIGHTS = "other.pth"
+    changed.MODEL.WEIGHTS, changed.TEST.EVAL_PERIOD, changed.VIS_PERIOD = "other.pth", 7, 20
     saved = {**setting(small_cfg), "processes": 2}
     expected = {
         "SEED was 1 and is 2",
@@ -190,6 +190,8 @@ def test_what_is_not_as_it_was_is_told(small_cfg: CfgNode) -> None:
     }
     assert {text for _, text in changes(saved, changed)} == expected
     assert not list(changes({}, changed))  # of a checkpoint that says nothing
+    changed.TEST.PRECISE_BN.ENABLED = True  # evaluations then set the statistics of BN
+    assert "TEST.EVAL_PERIOD was 0 and is 7" in {text for _, text in changes(saved, changed)}
 
 
 def test_mixed_precision_may_change(

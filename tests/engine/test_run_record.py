@@ -71,7 +71,7 @@ def test_what_is_no_record_of_one_training(folder: Path, small_cfg: CfgNode) -> 
         read_run(folder)
     record = RunRecord(small_cfg, 1, {})
     record.start(2, ["SEED was 1 and is 2"])
-    with pytest.raises(UserError, match="was resumed as another training: SEED was 1 and is 2"):
+    with pytest.raises(UserError, match="was resumed with other settings: SEED was 1 and is 2"):
         read_run(folder)
     for damaged in ("{", "{}", '{"commands": []}'):
         (folder / "run.json").write_text(damaged)

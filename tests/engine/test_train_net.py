@@ -21,7 +21,9 @@ from runs import (
     run_here,
 )
 
+from nl_detectron.config import get_cfg
 from nl_detectron.engine import main, read_run
+from nl_detectron.engine.console import describe_schedule
 from nl_detectron.errors import UserError
 
 PROGRAM = [sys.executable, str(ROOT / "train_net.py")]
@@ -99,6 +101,14 @@ def test_tracebacks_are_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NL_DETECTRON_TRACEBACK", "1")
     with pytest.raises(UserError, match="Give a --config-file"):
         main([])
+
+
+def test_the_learning_rate_in_words() -> None:
+    """Detectron2 reads STEPS for one of its schedules only."""
+    cfg = get_cfg()
+    assert "; learning rate 0.001, lower after 30000; " in describe_schedule(cfg, 0)
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
+    assert "; learning rate 0.001, WarmupCosineLR; " in describe_schedule(cfg, 0)
 
 
 def assert_console_has_what_matters(printed: str, output: Path) -> None:

@@ -212,6 +212,24 @@ def test_what_is_refused(mask_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(analysis, "build_model", build_with_more)
     with pytest.raises(UserError, match=r"roi_heads.mask_point_head is none"):
         count_by_stage(mask_cfg)
+
+    def build_with_another_head(cfg: CfgNode) -> nn.Module:
+        model = build_model(cfg)
+        model.roi_heads.mask_head = nn.Linear(3, 5)
+        return model
+
+    monkeypatch.setattr(analysis, "build_model", build_with_another_head)
+    with pytest.raises(UserError, match=r"own parts can be counted: Linear has no layers\.$"):
+        count_by_stage(mask_cfg)
+
+    def build_with_a_bug(cfg: CfgNode) -> nn.Module:
+        model = build_model(cfg)
+        model.backbone.bottom_up.stem.register_forward_hook(lambda module, *_: module.no_such_name)
+        return model
+
+    monkeypatch.setattr(analysis, "build_model", build_with_a_bug)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        count_by_stage(mask_cfg)
     monkeypatch.setattr(analysis, "build_model", lambda cfg: nn.Linear(3, 5))
     with pytest.raises(UserError, match="has no backbone, and cannot be counted"):
         count_by_stage(mask_cfg)

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nl_detectron.errors import UserError
 from nl_detectron.inspect import find_images, read_image, read_images, sort_by_size, use_images
@@ -141,7 +141,9 @@ def test_errors_keep_their_places(folder: Path) -> None:
 
 
 def test_images_of_one_size_follow_each_other(folder: Path) -> None:
-    Image.new("RGB", (3, 4)).save("a.jpg")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (4, 3)).save("a.jpg", exif=turned)  # 3 x 4, upright
     images = [Path(name) for name in ("b.png", "a.jpg", "notes.txt", "c[1].PNG", "gone.png")]
     assert [str(path) for path in sort_by_size(images)] == "notes.txt gone.png a.jpg b.png c[1].PNG".split()
 

@@ -53,7 +53,7 @@ def test_config_files(content: str, message: str, refused: Refused, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("where", ["file", "base", "key", "recursive"])
+@pytest.mark.parametrize("where", ["file", "base", "merged base", "key", "recursive"])
 def test_code_in_a_config_is_not_run(where: str, refused: Refused, tmp_path: Path) -> None:
     """Detectron2 would follow these tags."""
     marker, file = tmp_path.parent / f"{tmp_path.name}_ran", tmp_path / "evil.yaml"
@@ -61,9 +61,9 @@ def test_code_in_a_config_is_not_run(where: str, refused: Refused, tmp_path: Pat
     content = f"? {evil}\n: 1" if where == "key" else f"MODEL: &again {{DEVICE: {evil}}}"
     file.write_text(content if where != "recursive" else f"MODEL: &again {{a: *again, DEVICE: {evil}}}")
     config = file
-    if where == "base":
+    if "base" in where:
         config = tmp_path / "config.yaml"
-        config.write_text("_BASE_: evil.yaml")
+        config.write_text("_BASE_: evil.yaml" if where == "base" else "<<: {_BASE_: evil.yaml}")
     said = refused("--config-file", str(config))
     assert said.startswith(
         f"{file} would run code, by its tag !!python/object/apply:os.system. Write the value"

@@ -81,12 +81,14 @@ def test_what_is_mended_is_read(register: Register, tmp_path: Path) -> None:
         if own:
             DatasetCatalog.remove("changed"), MetadataCatalog.remove("changed")
             DatasetCatalog.register("changed", lambda: [{"file_name": "a.jpg", "own": True}])
-            MetadataCatalog.get("changed").set(json_file=str(file), image_root=images, evaluator_type="coco")
+            MetadataCatalog.get("changed").set(json_file=file, image_root=Path(images), evaluator_type="coco")
+            MetadataCatalog.get("changed").thing_dataset_id_to_contiguous_id = {1: 0, 7: 1}
         records = read_dataset("DATASETS.TEST", "changed")
         metadata = MetadataCatalog.get("changed")
         assert metadata.json_file != str(file)
         assert json.loads(Path(metadata.json_file).read_text())["annotations"][1]["iscrowd"] == 1
         assert records == [{"file_name": "a.jpg", "own": True}] if own else len(records) > 1
+        assert (metadata.thing_dataset_id_to_contiguous_id == {1: 0, 7: 1}) == own  # what the loader says
         assert "iscrowd" in metadata.mended
         assert read_dataset("DATASETS.TEST", "changed") == records  # once is enough
     assert file.read_bytes() == before

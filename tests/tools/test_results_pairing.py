@@ -8,7 +8,7 @@ from made_up_runs import run
 from nl_detectron import model_zoo
 from nl_detectron.engine import Run
 from nl_detectron.errors import UserError
-from nl_detectron_cli.result_tables.pairing import Group, blocks_of, group_runs, label_of
+from nl_detectron_cli.result_tables.pairing import Group, blocks_of, group_runs, label_of, without_partner
 from nl_detectron_cli.result_tables.tables import result_table
 
 FIVE_BLOCKS = "Ablations/mask_rcnn_R_50_FPN_nl_5_blocks_1x.yaml"
@@ -16,11 +16,11 @@ X152_NL = "COCO-InstanceSegmentation/mask_rcnn_X_152_32x8d_FPN_nl_3x.yaml"
 KEYPOINT_NL = "COCO-Keypoints/keypoint_rcnn_R_101_FPN_nl_head_backbone_1x.yaml"
 
 
-def refusal(*runs: Run) -> str:
-    with pytest.raises(UserError) as refused:
-        group_runs(runs)
-    assert "\n" not in str(refused.value)
-    return str(refused.value).replace(f"{runs[0].folder.parent}/", "")
+def note(*runs: Run) -> str:
+    """What is said of the first run, which is without a partner."""
+    said = without_partner(runs)[runs[0].folder]
+    assert "\n" not in said
+    return said.replace(f"{runs[0].folder.parent}/", "")
 
 
 def names(groups: list[Group]) -> list[list[str]]:
@@ -45,7 +45,7 @@ def test_each_schedule_has_its_own_baseline(tmp_path: Path) -> None:
 def test_what_the_nearest_has_instead_is_named(tmp_path: Path) -> None:
     nl = run(tmp_path / "nl", 1, 30.0, "SOLVER.BASE_LR", "0.01", "DATASETS.TRAIN", "('shapes_val',)")
     far = run(tmp_path / "far", 2, 30.0, "SOLVER.GAMMA", "0.5")
-    assert refusal(nl, far, run(tmp_path / "base")) == (
+    assert note(nl, far, run(tmp_path / "base")) == (
         "nl has no baseline of the same setting and SEED beside it. The nearest, base, has DATASETS.TRAIN "
         '["shapes_train"] instead of ["shapes_val"], SOLVER.BASE_LR 0.02 instead of 0.01, images '
         '{"shapes_train": 12, "shapes_val": 6} instead of {"shapes_val": 6}.'
@@ -54,7 +54,7 @@ def test_what_the_nearest_has_instead_is_named(tmp_path: Path) -> None:
 
 def test_what_no_key_tells_is_compared_too(tmp_path: Path) -> None:
     base, nl = run(tmp_path / "base", processes=8), run(tmp_path / "nl_segm", task="segm")
-    message = refusal(nl, base)
+    message = note(nl, base)
     assert "The nearest, base, has processes 8 instead of 1, evaluation " in message
     assert message.endswith('"segm/AP", "segm/AP50", "segm/AP75"].')
 
@@ -62,15 +62,24 @@ def test_what_no_key_tells_is_compared_too(tmp_path: Path) -> None:
 def test_without_a_partner(tmp_path: Path) -> None:
     base, nl = run(tmp_path / "base", 1), run(tmp_path / "nl", 2)
     rule = "of the same setting and SEED beside it."
-    assert refusal(nl) == f"nl has no baseline {rule} Train one, or leave this out."
-    assert refusal(base) == f"base has no run with non-local blocks {rule} Train one, or leave this out."
+    assert note(nl) == f"nl has no baseline {rule} Train one, or leave this out."
+    assert note(base) == f"base has no run with non-local blocks {rule} Train one, or leave this out."
     message = f"base has no run with non-local blocks {rule} The nearest, nl, has SEED 2 instead of 1."
-    assert refusal(base, nl) == refusal(base, nl, run(tmp_path / "base_2", 2)) == message
+    assert note(base, nl) == note(base, nl, run(tmp_path / "base_2", 2)) == message
+    assert without_partner([run(tmp_path / "base_2", 2), nl]) == {}
 
 
 def test_the_same_training_twice(tmp_path: Path) -> None:
     runs = [run(tmp_path / name) for name in ("nl_one", "nl_other")]
-    assert refusal(*runs) == "nl_one and nl_other are both +1 NL in res4 with SEED 1. Leave one out."
+    with pytest.raises(UserError, match=r"nl_one and .*nl_other are both \+1 NL in res4 with SEED 1"):
+        group_runs(runs)
+
+
+def test_images_that_are_not_resized_have_no_cost(tmp_path: Path) -> None:
+    runs = [run(tmp_path / name, 1, 30.0, "INPUT.MIN_SIZE_TEST", "0") for name in ("base", "nl")]
+    rows = result_table(group_runs(runs))
+    assert rows[-1]["blocks"] == "difference"
+    assert not any("multiply-adds" in row for row in rows)
 
 
 def test_names() -> None:
