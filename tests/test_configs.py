@@ -9,6 +9,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 
 from nl_detectron import NonLocalBlock, get_cfg, model_zoo
 from nl_detectron.engine import flat_pairs
@@ -118,6 +119,22 @@ def test_light_ones_build_and_run(name: str) -> None:
     cfg.MODEL.DEVICE = "cpu"
     (output,) = build_model(cfg).eval()([{"image": torch.zeros(3, 96, 96, dtype=torch.uint8)}])
     assert output["instances"].image_size == (96, 96)
+
+
+def test_models_come_with_the_weights_of_their_configs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = model_zoo.get_config("quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml")
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", str(tmp_path / "mask.pth")
+    state = build_model(cfg).state_dict()
+    torch.save({"model": state}, cfg.MODEL.WEIGHTS)
+    monkeypatch.setattr(model_zoo, "get_config", lambda *_: cfg)
+    assert model_zoo.get("any.yaml").backbone.fpn_lateral2.weight.equal(state["backbone.fpn_lateral2.weight"])
+    lazy = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    train = {"device": "cpu", "init_checkpoint": str(tmp_path / "linear.pth")}
+    torch.save({"model": {"weight": torch.ones(3, 2), "bias": torch.ones(3)}}, train["init_checkpoint"])
+    monkeypatch.setattr(model_zoo, "get_config", lambda *_: OmegaConf.create({"model": lazy, "train": train}))
+    assert model_zoo.get("any.py").weight.eq(1).all()
 
 
 def test_model_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

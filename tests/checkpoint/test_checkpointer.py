@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import detectron2.model_zoo
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -192,6 +193,32 @@ def test_another_number_of_keypoints(keypoint_cfg: CfgNode, tmp_path: Path) -> N
     keypoint_cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 5
     report = load(keypoint_cfg, tensors, tmp_path / "coco.pth")
     assert "the checkpoint has 17 keypoints, and this model 5 (MODEL.ROI_KEYPOINT" in report.counts[0]
+
+
+def test_constants_in_a_file_of_the_model_zoo(mask_cfg: CfgNode, tmp_path: Path) -> None:
+    """Anchors and the mean of the pixels, which the config decides, are not unexpected."""
+    model = build_model(mask_cfg)
+    named = dict(model.named_buffers())
+    constants = {name: each for name, each in named.items() if "cell_anchors" in name or "pixel_" in name}
+    assert len(constants) > 2
+    report = load(mask_cfg, {**model.state_dict(), **constants}, tmp_path / "zoo.pth")
+    assert report.unexpected == []
+    report.check_complete()
+
+
+def test_a_classifier_for_a_c4_model(tmp_path: Path) -> None:
+    """Whose last stage is in the heads."""
+    cfg = detectron2.model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml")
+    cfg.MODEL.DEVICE, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.WIDTH_PER_GROUP = "cpu", 32, 8
+    tensors = {
+        name.removeprefix("backbone.").removeprefix("roi_heads."): tensor
+        for name, tensor in build_model(cfg).state_dict().items()
+        if name.startswith(("backbone.", "roi_heads.res5."))
+    }
+    report = load(cfg, tensors, tmp_path / "R-50.pkl")
+    assert report.fits
+    assert report.missing == []
+    assert {name.split(".")[0] for name in report.heads} == {"proposal_generator", "roi_heads"}
 
 
 def test_another_number_of_classes_of_retinanet(mask_cfg: CfgNode, tmp_path: Path) -> None:

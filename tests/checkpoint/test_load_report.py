@@ -6,12 +6,12 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from runs import MASK
 
 from nl_detectron import model_zoo
 from nl_detectron.config import baseline_of
 from nl_detectron.engine import Trainer, main
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 LOST = "backbone.fpn_lateral2.weight"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coco_kinds import HEIGHT, KEPT, MENDED, REFUSED, WIDTH, each, one, plain, write
+from coco_kinds import HEIGHT, KEPT, MENDED, REFUSED, WIDTH, each, one, plain, to_rle, write
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -54,10 +54,33 @@ def test_one_right_value(kind: str, tmp_path: Path) -> None:
             right["segmentation"] = ours["segmentation"]
         assert ours.keys() - {"ignore"} == right.keys()
         for key, value in right.items():
-            assert ours[key] == value or np.allclose(np.ravel(ours[key]), np.ravel(value), atol=0.5), key
+            assert ours[key] == value, key
     assert {(image["width"], image["height"]) for image in clean["images"]} == {(96, 80)}
     assert all((tmp_path / "birds" / image["file_name"]).is_file() for image in clean["images"])
     assert source.read_bytes() == before  # the user's own file stays
+
+
+def test_boxes_and_areas_of_rle(tmp_path: Path) -> None:
+    content = plain(tmp_path / "birds")
+    each(segmentation=to_rle, bbox=..., area=...)(content, tmp_path)
+    masks = [rle.decode(object_["segmentation"]) for object_ in content["annotations"]]
+    source = write(content, tmp_path / "birds")
+    mended = clean_coco_file(str(source), str(tmp_path / "birds")).content["annotations"]
+    for object_, mask in zip(mended, masks, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert object_["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+        assert object_["area"] == mask.sum()
+
+
+def test_boxes_of_the_labelled_keypoints(tmp_path: Path) -> None:
+    """COCO writes 0, 0 for the others."""
+    content = plain(tmp_path / "birds")
+    points = {"keypoints": lambda o: [*o["keypoints"][:6], 0, 0, 0], "num_keypoints": 2}
+    each(**points, segmentation=..., bbox=..., area=...)(content, tmp_path / "birds")
+    source = write(content, tmp_path / "birds")
+    for object_ in clean_coco_file(str(source), str(tmp_path / "birds")).content["annotations"]:
+        x, y = object_["keypoints"][:2]  # the beak; the left wing is 18 left of it and 22 below
+        assert object_["bbox"] == [x - 18, y, 18, 22]
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -59,6 +60,14 @@ def test_a_batch_follows_from_its_number(cfg: CfgNode, grouped: bool) -> None:
     assert [[image["file_name"] for image in batch] for batch in batches(cfg, 20)] != files
 
 
+def test_an_image_is_augmented_anew_in_each_epoch(cfg: CfgNode) -> None:
+    """Of three sizes and a flip."""
+    seen = defaultdict(set)
+    for image in itertools.chain(*batches(cfg, 60)):
+        seen[image["file_name"]].add(image["image"].numpy().tobytes())
+    assert max(map(len, seen.values())) > 2
+
+
 def test_what_a_step_draws_follows_too(cfg: CfgNode) -> None:
     def draws(first: int) -> list[tuple[float, float]]:
         loader = build_train_loader(cfg)
@@ -104,6 +113,7 @@ def test_accumulated_batches_are_those_of_more_processes(
         expected, number = six[rank][step]
         assert_same([batch], [expected])
         assert drawn == number
+    assert len({number for draws in six for _, number in draws}) == 30  # each its own
 
 
 def test_grouping_is_by_shape(cfg: CfgNode, broken_images: Callable[..., str]) -> None:

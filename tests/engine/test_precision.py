@@ -45,6 +45,14 @@ def test_training_evaluation_and_tta_compute_in_it(small_cfg: CfgNode) -> None:
     assert (Path(small_cfg.OUTPUT_DIR) / "inference_TTA" / "coco_instances_results.json").is_file()
 
 
+def test_an_error_ends_it(small_cfg: CfgNode) -> None:
+    """Or all that follows in the process would compute in it."""
+    small_cfg.SOLVER.AMP.PRECISION = "bfloat16"
+    with pytest.raises(KeyError):
+        Trainer.build_model(small_cfg).eval()([{}])
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_a_copy_computes_in_it_too(small_cfg: CfgNode) -> None:
     """With its own weights: those of an average of models, say."""
     small_cfg.SOLVER.AMP.PRECISION = "bfloat16"

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from runs import KEYPOINT, MASK, ROOT, STEPS, arguments, differences, finish, lo
 from nl_detectron.checkpoint import last_intact_checkpoint
 from nl_detectron.engine import Trainer, main, read_run
 from nl_detectron.engine.resume import differences as changes
-from nl_detectron.engine.resume import fix_seed, setting
+from nl_detectron.engine.resume import fix_seed, keep_newest, setting
 from nl_detectron.errors import UserError
 
 KILLED = str(Path(__file__).with_name("killed_training.py"))
@@ -225,23 +226,14 @@ def test_mixed_precision_may_change(
     assert "SOLVER.AMP.ENABLED was True and is False" in changed
 
 
-def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(
-    copied: Path, small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a full disk."""
-    before = (copied / "model_final.pth").stat()
-    small_cfg.OUTPUT_DIR = str(copied)
-    trainer = Trainer(small_cfg)
-
-    def refuse(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", refuse)
-    message = r"model_final.pth cannot be written: No space left on device\. Correct that and --resume\.$"
-    with pytest.raises(UserError, match=message):
-        trainer.checkpointer.save("model_final", iteration=2)
-    assert (copied / "model_final.pth").stat() == before
-    assert not any(copied.glob(".unfinished-*"))
+def test_a_damaged_checkpoint_does_not_push_out_the_intact_one(tmp_path: Path) -> None:
+    """That which is resumed, after iteration 3."""
+    for k in (2, 3, 4):
+        (tmp_path / f"model_{k:07d}.pth").touch()
+    hook = SimpleNamespace(max_to_keep=1)
+    keep_newest(hook, tmp_path, iteration=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model_0000003.pth", "model_0000004.pth"]
+    assert hook.recent_checkpoints == [str(tmp_path / "model_0000003.pth")]
 
 
 def test_a_new_schedule_holds_from_where_it_resumes(

@@ -15,6 +15,7 @@ from runs import MASK, STEPS, arguments, differences, load, registrations_forgot
 from torch import nn
 
 from nl_detectron.data import register_coco
+from nl_detectron.engine import validation
 from nl_detectron.engine.validation import validation_losses
 
 
@@ -67,12 +68,18 @@ def test_are_the_same_with_two_processes(
     assert all(images for _, images in parts)
 
 
-def test_are_of_some_images_evenly_taken(mask_cfg: CfgNode, model: nn.Module) -> None:
-    everything = validation_losses(mask_cfg, model)
+def test_are_of_some_images_evenly_taken(mask_cfg: CfgNode, shapes_root: Path) -> None:
+    everything = validation._records(mask_cfg, "shapes_val")
     mask_cfg.TEST.LOSS_IMAGES = 2
-    parts = validation_losses(mask_cfg, model)
-    assert parts.keys() == everything.keys()
-    assert parts != everything
+    assert len(everything) > 2
+    assert validation._records(mask_cfg, "shapes_val") == [everything[0], everything[-1]]
+
+
+def test_random_numbers_stay(mask_cfg: CfgNode, model: nn.Module) -> None:
+    """Of a training whose own loader does not set them at each step."""
+    before = torch.get_rng_state()
+    validation_losses(mask_cfg, model)
+    assert torch.get_rng_state().equal(before)
 
 
 def test_sets_without_what_the_model_learns_have_none(

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import MASK
 
 from nl_detectron.engine import main
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 Refused = Callable[..., str]
 
 
@@ -50,7 +50,6 @@ Refused = Callable[..., str]
         ),
         ("--config-file {mask} --num-gpus 64", "--num-gpus is 64.*start them with torchrun"),
         ("--config-file {mask} --num-machines 2", "2 machines .*start them with torchrun"),
-        ("--config-file {mask} --eval-only DATASETS.TEST ()", "DATASETS.TEST is empty. Name a data set."),
         ("--config-file {mask} DATASETS.TRAIN ()", "DATASETS.TRAIN is empty. Name a data set."),
         ("--config-file {mask} --resume --eval-only MODEL.WEIGHTS no.pth", "MODEL.WEIGHTS 'no.pth' does not"),
         ("--config-file {mask} --register-coco a b c d", "'d' is not a key of the config."),

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from runs import KEYPOINT, MASK
 
 from nl_detectron.engine import read_dataset
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 Refused = Callable[..., str]
 Change = Callable[[dict], object]
 Register = Callable[..., Path]
@@ -116,15 +115,7 @@ def test_what_the_config_cannot_learn(
     assert message in said
 
 
-def test_no_masks_and_no_objects(register: Register, refused: Refused) -> None:
-    def without_masks(dataset: dict) -> None:
-        for object_ in dataset["annotations"]:
-            del object_["segmentation"]
-
-    register(without_masks)
-    said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)")
-    assert "'changed' has no masks. Set MODEL.MASK_ON to False." in said
-    DatasetCatalog.remove("changed"), MetadataCatalog.remove("changed")
+def test_no_objects(register: Register, refused: Refused) -> None:
     register(lambda dataset: dataset.pop("annotations"))
     said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)")
     assert "'changed' has no objects to learn from." in said

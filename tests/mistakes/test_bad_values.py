@@ -6,11 +6,10 @@ Detectron2 checks its own keys, and what it refuses keeps its traceback.
 from collections.abc import Callable
 
 import pytest
+from runs import KEYPOINT, MASK
 
 from nl_detectron import get_cfg
 
-MASK = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
-KEYPOINT = "quick_schedules/keypoint_rcnn_R_18_FPN_nl_head_shapes.yaml"
 Refused = Callable[..., str]
 
 DEFAULTS = get_cfg().MODEL.NON_LOCAL

@@ -282,7 +282,18 @@ def test_names_of_stages() -> None:
     ]
 
 
-def test_statistics_and_random_numbers_stay() -> None:
+def test_the_trial_is_in_evaluation_mode() -> None:
+    """Dropout would draw random numbers."""
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(), nn.Conv2d(4, 4, 1))).train()
+    seen = []
+    net[0][1].register_forward_hook(lambda module, *_: seen.append(module.training))
+    insert_non_local(net, {"0": [1]})
+    assert seen
+    assert not any(seen)
+    assert all(module.training for module in net.modules())
+
+
+def test_statistics_and_hooks_stay() -> None:
     """The trial leaves no trace."""
     model = torchvision_model("r3d_18").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -86,10 +86,10 @@ def test_what_did_not_run_has_no_figures(found: dict[str, object]) -> None:
     ],
 )
 def test_steps(commands: tuple[str, ...], outcome: str, tmp_path: Path) -> None:
-    step = Step("name", 2.0, commands)
+    step = Step("name", 2.0 if "not finished" in outcome else 60.0, commands)
     gpu.run(step, tmp_path)
     assert step.outcome == outcome
-    assert step.seconds < 30
+    assert step.seconds < 60
     assert (tmp_path / "name.log").is_file()
     assert not (gpu.ROOT / "never").exists()
 

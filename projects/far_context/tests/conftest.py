@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.transforms import RandomFlip
@@ -17,11 +16,6 @@ from far_context.matrix import Arm
 from made_up_trainings import Train, make_up
 
 from nl_detectron.inspect import Counts
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")

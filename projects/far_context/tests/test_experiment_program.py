@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from experiment import main
 from far_context.matrix import trainings
+from runs import refusal
 
 Tool = Callable[..., str]
 ARMS = ["--arm", "mask/baseline", "--arm", "mask/nl_res4", "--seed", "1"]
@@ -27,13 +28,6 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return capsys.readouterr().out
 
     return run
-
-
-def refusal(tool: Tool, *words: object) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        tool(*words)
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
 
 
 @pytest.mark.slow

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from made_videos import numbered, write_video
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture

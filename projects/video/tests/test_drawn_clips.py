@@ -143,7 +143,7 @@ class Done:
 
 @pytest.mark.slow
 def test_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through Detectron2's trainer: near clips are learnt first, and the same seed gives the same."""
+    """Through Detectron2's trainer: the same seed gives the same."""
     monkeypatch.setattr(comparison, "_TEST_CLIPS", 8)
     results = [train("+1 NL, spacetime", 1, 2) for _ in range(2)]
     assert results[0] == results[1]
