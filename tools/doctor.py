@@ -9,7 +9,6 @@ images, evenly spread, as the loader has them. The exit code is 1 for a file tha
 """
 
 import shutil
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +19,14 @@ from detectron2.data.detection_utils import read_image
 from tqdm import tqdm
 
 from nl_detectron.data import Record, check_broken, register_coco, why_unreadable
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 from nl_detectron.inspect import LabelVisualizer
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     parser.add_argument("name", help="what the data set is to be called")
     parser.add_argument("json", type=Path, help="the COCO file")
     parser.add_argument("images", type=Path, help="the folder of its images")
@@ -75,7 +73,8 @@ def describe(metadata: Metadata, records: Sequence[Record]) -> str:
 def draw(metadata: Metadata, records: Sequence[Record], folder: Path, count: int) -> None:
     """Draw the objects of `count` images into files of a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for record in records[:: max(1, len(records) // count)][:count]:
+    count = min(count, len(records))
+    for record in (records[k * len(records) // count] for k in range(count)):
         if reason := why_unreadable(record):
             print(f"not drawn: {reason}")
             continue

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from pathlib import Path
 import torch
 from benchmarking.gpu_page import page
 
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 
@@ -74,8 +73,7 @@ def steps() -> list[list[Step]]:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/gpu"), help="folder of the results")
     names = [step.name for group in steps() for step in group]
     parser.add_argument("--only", nargs="+", choices=names, help="leave the other steps out")
@@ -89,6 +87,8 @@ def main() -> None:
                 f"--output {args.output} holds other files than this tool's. Name another folder."
             )
         (args.output / "gpu.json").touch()
+        remove_working_files(args.output)  # of a run that was interrupted
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a job's limit: its steps end, too
         groups = [[step for step in group if not args.only or step.name in args.only] for group in steps()]
         for group in groups:
             with ThreadPoolExecutor(max(1, len(group))) as pool:
@@ -136,6 +136,12 @@ def run(step: Step, output: Path) -> None:
     print(f"{step.name}: {step.outcome}, {step.seconds:.0f} s", flush=True)
 
 
+def remove_working_files(output: Path) -> None:
+    """Checkpoints and pictures."""
+    for name in ("shapes", "sanity", "datasets"):
+        shutil.rmtree(output / name, ignore_errors=True)
+
+
 def write(found: dict[str, object], output: Path) -> bool:
     """Write gpu.json and gpu.md; whether all bars are met."""
     names = {step["name"] for step in found["steps"]}  # not those of an earlier run
@@ -145,8 +151,7 @@ def write(found: dict[str, object], output: Path) -> bool:
     log = output / "tests.log"
     lines = log.read_text().splitlines() if "tests" in names and log.is_file() else []
     found["tests"] = next((line for line in reversed(lines) if " passed" in line or " failed" in line), "")
-    for name in ("shapes", "sanity", "datasets"):
-        shutil.rmtree(output / name, ignore_errors=True)  # checkpoints and pictures
+    remove_working_files(output)
     text, is_met = page(found)
     for name, content in (("gpu.json", json.dumps(found)), ("gpu.md", text)):
         with atomic_write(output / name) as unfinished:

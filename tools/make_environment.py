@@ -32,7 +32,7 @@ def run(python: Path, *arguments: str) -> None:
 
 
 def has_pip(python: Path) -> bool:
-    """Whether there is an environment: an interrupted creation leaves one without pip."""
+    """Whether there is an environment with pip."""
     command = [str(python), "-m", "pip", "--version"]
     return python.exists() and not subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -44,13 +44,18 @@ def detectron2_of(python: Path | str) -> str:
 
 
 def create(environment: Path) -> None:
-    """A new environment, which sees this interpreter's packages if a Detectron2 is among them."""
-    unfinished = (environment / "pyvenv.cfg").exists()
+    """A new environment, which sees this interpreter's packages if a Detectron2 is among them; or pip in one
+    that lacks it, as after an interruption, or if another tool has made it.
+    """
+    python, unfinished = environment / "bin" / "python", (environment / "pyvenv.cfg").exists()
     try:
-        venv.create(environment, with_pip=True, clear=unfinished, symlinks=True)
+        if python.exists():
+            subprocess.run([str(python), "-m", "ensurepip", "--upgrade"], check=True, capture_output=True)
+        else:
+            venv.create(environment, with_pip=True, clear=unfinished, symlinks=True)
     except subprocess.CalledProcessError:
         sys.exit(f"error: {sys.executable} has no ensurepip (on Debian: apt-get install python3-venv)")
-    if detectron2_of(sys.executable):
+    if detectron2_of(sys.executable) and not detectron2_of(python):
         # Not --system-site-packages: within an environment it would show the packages of the system.
         folders = [*site.getsitepackages(), site.getusersitepackages()]
         lines = (f"import site; site.addsitedir({folder!r})\n" for folder in folders)

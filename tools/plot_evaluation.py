@@ -13,25 +13,25 @@ are taken for which. Crowds are not counted, nor detections in a crowd of their 
 import contextlib
 import io
 import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import nl_detectron_shapes  # noqa: F401  (registers shapes_val and the like, which --dataset may name)
+import yaml
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from evaluation_plots.figures import plot_confusion, plot_curves
 from evaluation_plots.measures import TASKS, Detections, count_confusions, precision_of
 from pycocotools.coco import COCO
 
 from nl_detectron.data import add_register_coco, register_from
-from nl_detectron.engine import output_path, read_dataset, read_run
+from nl_detectron.engine import program_parser, read_dataset
 from nl_detectron.errors import UserError, one_line_errors
 
 RESULTS = "coco_instances_results.json"
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     parser.add_argument("--input", type=Path, required=True, metavar="PATH", help="a training, or a file")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for the plots")
     parser.add_argument("--dataset", metavar="NAME", help="by default, the one the training was tested on")
@@ -72,7 +72,9 @@ def find_results(source: Path, name: str | None) -> tuple[Path, str, list[float]
         if not name:
             raise UserError(f"{source} does not say which data set it is of. Add --dataset NAME.")
         return source, name, []
-    cfg = read_run(source).cfg
+    if not (config := source / "config.yaml").is_file():  # of the last training or evaluation there
+        raise UserError(f"{source} is not an output folder of train_net.py: it has no config.yaml.")
+    cfg = CfgNode(yaml.safe_load(config.read_text()))
     names = cfg.DATASETS.TEST
     if (name or len(names) != 1) and name not in names:
         raise UserError(f"{source} was tested on {', '.join(names) or 'nothing'}. Choose one with --dataset.")

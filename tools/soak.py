@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -34,6 +33,7 @@ from nl_detectron_shapes import write_shapes
 from tabulate import tabulate
 from tqdm import tqdm
 
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ AFTER_CTRL_C = 130  # the exit code of train_net.py
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = program_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="20 by default")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--output", type=Path, default=Path("output/soak"), metavar="FOLDER")

@@ -1,6 +1,6 @@
 """Training and evaluation: Detectron2's own, from the command line."""
 
-from nl_detectron_cli.arguments import add_detection_flags, output_path, tool_parser
+from nl_detectron_cli.arguments import add_detection_flags, output_path, program_parser, tool_parser
 
 from .checks import read_dataset
 from .config_loading import flat_pairs, merge_options

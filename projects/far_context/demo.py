@@ -27,8 +27,8 @@ from far_context.runs import run_all
 from nl_detectron_shapes import write_shapes
 from tabulate import tabulate
 
-from nl_detectron.engine import Run, output_path
-from nl_detectron.errors import one_line_errors
+from nl_detectron.engine import Run, program_parser
+from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +66,8 @@ def main() -> None:
     args = _parser().parse_args()
     start = time.monotonic()
     with one_line_errors():
+        if args.seed < 0:  # with which a training would draw one
+            raise UserError(f"--seed must be at least 0; got {args.seed}.")
         *pair, keypoint = train(args)
         print("Looking at what the models detect.")
         seen = [evaluate(run) for run in pair]
@@ -84,10 +86,8 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=output_path, default=Path("output/demo"), metavar="FOLDER")
+    parser = program_parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="FOLDER")
     parser.add_argument("--train", type=int, default=800, help="pictures of each kind (default: %(default)s)")
     parser.add_argument("--val", type=int, default=100, help="pictures of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")

@@ -18,7 +18,7 @@ from far_context.results import Results, read_results, update_results
 from far_context.runs import run_all
 from tabulate import tabulate
 
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 
 
@@ -63,10 +63,7 @@ def _list(asked: list[Training], experiment: Experiment, results: Results) -> st
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/experiment"), metavar="FOLDER")
     text = (
         "where results are kept; trainings that it holds are not repeated (default: results.jsonl in FOLDER)"

@@ -8,22 +8,18 @@ where this project's train_net.py finds them; with --kind own or ends, shapes_{o
 --preview FILE draws a picture of far and near pairs instead.
 """
 
-import argparse
 from pathlib import Path
 
 from far_context.pictures import KINDS, MODES, SIZE, dataset_name, write_pictures
 from far_context.preview import write_preview
 from nl_detectron_shapes import add_drawing_flags
 
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import one_line_errors
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--mode", choices=MODES, help="where the disc is")
     what.add_argument("--preview", type=Path, metavar="FILE", help="draw a picture of both modes")

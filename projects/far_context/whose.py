@@ -9,7 +9,6 @@ figure's own disc says. Its x is what it would get in the trained baseline of th
 and unit variance of each channel, and stays as it is. A convolution reads z at the figures.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from tqdm import tqdm, trange
 
-from nl_detectron.engine import Run, output_path
+from nl_detectron.engine import Run, program_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.inspect import query_dependence
 from nl_detectron.layers import NonLocalBlock
@@ -144,10 +143,7 @@ def look_back(reader: Reader, data: Data) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.register("type", Path, output_path)
+    parser = program_parser(__doc__)
     text = "of experiment.py, with the trained baselines (default: %(default)s)"
     parser.add_argument("--output", type=Path, default=Path("output/experiment"), metavar="FOLDER", help=text)
     parser.add_argument("--steps", type=int, default=400, help="of each block (default: %(default)s)")

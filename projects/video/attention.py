@@ -6,12 +6,14 @@
 """
 
 import argparse
+from pathlib import Path
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from nl_video.attention import attend, draw_attention
+from nl_video.lazy import read_config
 from nl_video.weights import load_weights
 
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 
@@ -19,7 +21,7 @@ from nl_detectron.files import atomic_write
 def main() -> None:
     args = _parser().parse_args()
     with one_line_errors():
-        cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
+        cfg = read_config(args.config_file, args.opts)
         model = instantiate(cfg.model)
         if new := load_weights(model.net, cfg.train.init_checkpoint):
             raise UserError(f"train.init_checkpoint {cfg.train.init_checkpoint} lacks {new}.")
@@ -42,12 +44,10 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = program_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--input", required=True, metavar="VIDEO")
-    parser.add_argument("--output", type=output_path, required=True, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--frame", type=int, default=0, help="of the clip, from 0 (default: %(default)s)")
     text = "pixels of the resized frame (default: its center)"
     parser.add_argument("--point", type=float, nargs=2, metavar=("X", "Y"), help=text)

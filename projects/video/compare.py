@@ -4,13 +4,12 @@
 python projects/video/compare.py --jobs 2
 """
 
-import argparse
 from pathlib import Path
 
 from nl_video.comparison import SEEDS, compare, comparison_table
 from nl_video.drawn import preview, write_videos
 
-from nl_detectron.engine import output_path
+from nl_detectron.engine import program_parser
 from nl_detectron.errors import UserError, one_line_errors
 from nl_detectron.files import atomic_write
 
@@ -18,10 +17,8 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=output_path, default=Path("output/drawn_clips"), metavar="FOLDER")
+    parser = program_parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("output/drawn_clips"), metavar="FOLDER")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=300, help="of each training (default: %(default)s)")
     parser.add_argument(
@@ -39,6 +36,8 @@ def main() -> None:
     with one_line_errors():
         if min(args.jobs, args.steps, args.train, args.val) < 1:
             raise UserError("--jobs, --steps, --train and --val must be at least 1.")
+        if args.seed and min(args.seed) < 1:
+            raise UserError(f"--seed must be at least 1; got {min(args.seed)}. Test clips have the seed 0.")
         if args.videos:
             write_videos(args.videos, args.train, args.val)
         elif args.preview:

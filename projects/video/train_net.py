@@ -7,7 +7,7 @@ python projects/video/train_net.py --config-file projects/video/configs/nl5_c2d_
 import argparse
 import logging
 
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
@@ -21,6 +21,7 @@ from detectron2.engine import (
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from nl_video.lazy import read_config
 from nl_video.weights import load_weights
 from omegaconf import DictConfig
 from torch import distributed as dist
@@ -36,11 +37,7 @@ logger = logging.getLogger("nl_video")
 
 def main(args: argparse.Namespace) -> None:
     with one_line_errors():
-        if not args.config_file:
-            raise UserError("--config-file is missing. Give one of projects/video/configs.")
-        if wrong := [word for word in args.opts if "=" not in word and not word.startswith("~")]:
-            raise UserError(f"{wrong[0]!r} is no KEY=VALUE.")
-        cfg = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
+        cfg = read_config(args.config_file, args.opts)
         cfg.train.device = usable_device(cfg.train.device)
         default_setup(cfg, args)
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="nl_video")

@@ -57,7 +57,7 @@ def test_a_matrix_above_the_budget_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kernels, "MATRIX_BYTES", 4 * 999 * 999)
     for ours, is_small in ((operation.our_softmax, True), (operation.usual_softmax, False)):
         monkeypatch.setitem(operation.OPERATIONS, "embedded_gaussian", (ours, operation.usual_softmax))
-        cases = list(operation.run_case("embedded_gaussian", "1000", (1, 1000, 1000, 8), FLOAT32, seconds=0))
+        cases = list(operation.run_case("embedded_gaussian", "1000", (1, 1000, 1000, 8), seconds=0))
         assert [case.kernel for case in cases] == ["fused", "fused"]
         assert [case.used <= 1 for case in cases] == [is_small, is_small]
 
@@ -70,7 +70,7 @@ def test_a_time_above_the_bar_is_measured_again(monkeypatch: pytest.MonkeyPatch)
         return [Result(6.0 / rounds, 1, 1), Result(1.0, 1, 1)]
 
     monkeypatch.setattr(operation, "compare", compare)
-    cases = list(operation.run_case("dot_product", "small", SHAPE, FLOAT32, seconds=0))
+    cases = list(operation.run_case("dot_product", "small", SHAPE, seconds=0))
     assert [case.ratio for case in cases] == [6 / 9, 6 / 9]
     assert asked == [3, 9, 3, 9]
 

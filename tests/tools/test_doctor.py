@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import doctor
@@ -72,3 +73,13 @@ def test_what_it_refuses(run: Run, tmp_path: Path) -> None:
     )
     assert printed == ""
     assert not (tmp_path / "clean.json").exists()
+
+
+def test_pictures_are_spread_evenly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not the first ones, where fewer than twice as many are there."""
+    seen = []
+    monkeypatch.setattr(doctor, "why_unreadable", lambda record: seen.append(record) or "not drawn")
+    for count, expected in ((2, [0, 2]), (3, [0, 1, 3]), (9, [0, 1, 2, 3, 4])):
+        seen.clear()
+        doctor.draw(Mock(), range(5), tmp_path, count)
+        assert seen == expected

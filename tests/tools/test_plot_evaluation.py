@@ -12,7 +12,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 from evaluation_plots.figures import plot_confusion, plot_curves
 from evaluation_plots.measures import count_confusions, precision_of
-from made_up_runs import finished
+from made_up_runs import config_with
 from pycocotools.coco import COCO
 from runs import refusal
 
@@ -136,15 +136,16 @@ def test_eighty_categories_are_shown_as_far_as_they_can_be() -> None:
 
 @pytest.fixture
 def saved(shapes_root: Path, tmp_path: Path) -> Path:
-    """The output folder of a training with the truth of keypoints_shapes_val as its detections."""
+    """The output folder of an evaluation with the truth of keypoints_shapes_val as its detections."""
     truth = json.loads(Path(MetadataCatalog.get("keypoints_shapes_val").json_file).read_text())
     keys = ("image_id", "category_id", "bbox")
     found = [{key: each[key] for key in keys} | {"score": 0.9} for each in truth["annotations"]]
     for result, each in zip(found, truth["annotations"], strict=True):
         result["keypoints"] = [value + 2 * (k % 3 < 2) for k, value in enumerate(each["keypoints"])]
     options = ("DATASETS.TEST", "('keypoints_shapes_val',)", "TEST.KEYPOINT_OKS_SIGMAS", str([0.002] * 17))
-    finished(tmp_path / "run", *["quick_schedules/keypoint_rcnn_R_18_FPN_shapes.yaml", *options], scores={})
-    (tmp_path / "run" / "inference").mkdir()
+    (tmp_path / "run" / "inference").mkdir(parents=True)
+    cfg = config_with("quick_schedules/keypoint_rcnn_R_18_FPN_shapes.yaml", options)
+    (tmp_path / "run" / "config.yaml").write_text(cfg.dump())
     (tmp_path / "run" / "inference" / RESULTS).write_text(json.dumps(found))
     return tmp_path / "run"
 

@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures: the operation and models."""
+"""What tools/benchmark.py and tools/gpu.py measure."""

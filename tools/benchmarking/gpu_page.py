@@ -62,7 +62,7 @@ def _bars(found: Mapping[str, object]) -> Iterable[tuple[str, bool]]:
                 mean = statistics.mean(changes)
                 each = ", ".join(f"{change:+.2f}" for change in changes)
                 text = f"bfloat16 moves {task} AP of models trained in float32 by at most {AP_BAR} on average"
-                yield f"{text}, on {device}: {each}", abs(mean) <= AP_BAR
+                yield f"{text}, evaluated on {device}: {each}", abs(mean) <= AP_BAR
 
 
 def _ratio(row: Row) -> float:

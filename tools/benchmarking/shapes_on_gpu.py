@@ -17,7 +17,7 @@ from nl_detectron.files import atomic_write
 ROOT = Path(__file__).parents[2]
 CONFIG = "quick_schedules/mask_rcnn_R_18_FPN_nl_shapes.yaml"
 SIZE = 640
-OPTIONS = (  # the light config's, four times as large, with more steps between evaluations
+OPTIONS = (  # the light config's, four times as large, with fewer steps
     f"INPUT.MIN_SIZE_TRAIN ({SIZE},) INPUT.MIN_SIZE_TEST {SIZE} INPUT.MAX_SIZE_TRAIN 1067 "
     "INPUT.MAX_SIZE_TEST 1067 MODEL.ANCHOR_GENERATOR.SIZES [[32],[64],[128],[256],[512]] "
     "DATALOADER.NUM_WORKERS 2 SOLVER.CHECKPOINT_PERIOD 100000 SOLVER.MAX_ITER 300 SOLVER.STEPS (225,)"

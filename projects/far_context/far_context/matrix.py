@@ -249,7 +249,7 @@ def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[T
         seeds: without any, all seeds.
 
     Raises:
-        UserError: for a pattern that matches no arm, or a seed that the matrix lacks.
+        UserError: for a pattern that matches no arm, a seed that the matrix lacks, or no training.
     """
     for pattern in patterns:
         if not any(fnmatchcase(arm.path, pattern) for arm in ARMS):
@@ -258,13 +258,16 @@ def trainings(patterns: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[T
     if unknown := set(seeds) - set(SEEDS):
         raise UserError(f"--seed {min(unknown)} is not in the matrix. Its seeds are {SEEDS}.")
     asked = [arm for arm in ARMS if any(fnmatchcase(arm.path, pattern) for pattern in patterns or ["*"])]
-    return [
+    found = [
         Training(arm, seed)
         for batch in _BATCHES
         for seed in SEEDS
         for arm in batch
         if arm in asked and seed in arm.seeds and seed in (seeds or SEEDS)
     ]
+    if not found:
+        raise UserError(f"The matrix has {', '.join(patterns)} with other seeds than {sorted({*seeds})}.")
+    return found
 
 
 def with_starts(asked: Sequence[Training]) -> list[Training]:

@@ -123,7 +123,6 @@ def test_order() -> None:
     [
         (["mask/nl_res?"], [1], ["mask/nl_res4 1", "mask/nl_res3 1"]),
         (["keypoint/??_head*4", "mask/baseline"], [3, 3], ["mask/baseline 3", "keypoint/nl_head_res4 3"]),
-        (["mask/baseline_longer"], [2], []),
         (["mask/gn"], [], ["mask/gn 1", "mask/gn 2", "mask/gn 3"]),
         (["mask/baseline_l*"], [], ["mask/baseline_longer 1"]),
     ],
@@ -145,3 +144,6 @@ def test_what_is_not_there() -> None:
         trainings(["mask/*", "mask/res4"])
     with pytest.raises(UserError, match=r"^--seed 4 is not in the matrix. Its seeds are \(1, 2, 3\)"):
         trainings(seeds=[1, 4])
+    message = r"^The matrix has mask/baseline_longer with other seeds than \[2, 3\]\.$"
+    with pytest.raises(UserError, match=message):
+        trainings(["mask/baseline_longer"], seeds=[3, 2])

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nl_detectron.errors import ArgumentError, UserError
@@ -104,8 +104,9 @@ def export_block(block: NonLocalBlock, layout: str) -> dict[str, Tensor]:
 def block_options(block: NonLocalBlock) -> dict[str, object]:
     """The keyword arguments with which `NonLocalBlock` makes such a block.
 
-    A norm that checkpoints cannot tell from "BN", such as "SyncBN", is called "BN"; a block of one dimension
-    is never pooled, and has `subsample` "none".
+    A norm that checkpoints cannot tell from "BN", such as "SyncBN", is called "BN"; of other functions of the
+    channels than Detectron2's, `norm` is the class. A block of one dimension is never pooled, and has
+    `subsample` "none".
     """
     norm = block.out.norm
     name = "" if norm is None else type(norm).__name__
@@ -113,6 +114,8 @@ def block_options(block: NonLocalBlock) -> dict[str, object]:
         name = "FrozenBN"
     elif isinstance(norm, _BatchNorm):
         name = "BN"
+    elif isinstance(norm, nn.GroupNorm):
+        name = "GN"
     return {
         "dim": block.dim,
         "pairwise": block.pairwise,

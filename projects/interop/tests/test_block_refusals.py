@@ -97,7 +97,7 @@ def test_bad_imports(tensors: dict[str, Tensor], arguments: dict[str, object], m
         ({"scale": False}, "slowfast", "scale must be True .*got False"),
         ({"norm": ""}, "slowfast", "norm must be 'BN' .*got ''"),
         ({"pairwise": "concatenation"}, "caffe2", "pairwise must be .*'concatenation'. .*: mmcv, alexhex7"),
-        ({"norm": "GN"}, "caffe2", "norm must be .*got 'GroupNorm'. No layout has it"),
+        ({"norm": "GN"}, "caffe2", "norm must be .*got 'GN'. No layout has it"),
         ({"norm": "FrozenBN", "subsample": "none"}, "mmcv", "norm must be .*got 'FrozenBN'. .*: caffe2"),
         ({"dim": 3, "subsample": "none"}, "gcnet", "dim must be 2 in this block"),
     ],

@@ -102,6 +102,13 @@ def test_what_the_tensors_show_is_read(variant: Variant) -> None:
     assert {**options, **variant.options, **variant.read} == options
 
 
+@pytest.mark.parametrize("norm", ["", "BN", "FrozenBN", "GN"])
+def test_options_make_such_a_block(norm: str) -> None:
+    options = block_options(NonLocalBlock(32, norm=norm))
+    assert options["norm"] == norm
+    assert type(NonLocalBlock(32, **options).out.norm) is type(NonLocalBlock(32, norm=norm).out.norm)
+
+
 def test_export_gives_the_tensors_back(variant: Variant) -> None:
     block = imported(variant).eval()
     exported = export_block(block, variant.layout)

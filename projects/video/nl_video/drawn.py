@@ -7,7 +7,6 @@ all positions that the classifier gets cannot: no linear function tells same fro
 
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -80,6 +79,8 @@ class DrawnClips(torch.utils.data.Dataset):
 
 def write_videos(root: Path, train: int, val: int) -> None:
     """Write clips of all kinds as video files, in Kinetics' layout: root/split/class/number.mp4."""
+    import av  # which only this needs
+
     for split, count, seed in (("train", train, 1), ("val", val, 0)):
         for number, record in enumerate(tqdm(DrawnClips(KINDS, count, seed), desc=f"writing {split}")):
             file = root / split / ("same", "different")[record["label"]] / f"{number:06d}.mp4"

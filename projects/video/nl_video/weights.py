@@ -15,7 +15,7 @@ from detectron2.utils.file_io import PathManager
 from nl_detectron_interop import import_block, tensors_in
 from torch import Tensor, nn
 
-from nl_detectron.checkpoint import read_checkpoint
+from nl_detectron.checkpoint import find_state_dict, read_checkpoint
 from nl_detectron.errors import UserError
 
 from .nets import inflated
@@ -47,7 +47,8 @@ def load_weights(net: nn.Module, path: str) -> str:
     """
     if not path:
         raise UserError("train.init_checkpoint is empty. Set it to a checkpoint of this network.")
-    theirs = named_as_torchvision(tensors_in(read_checkpoint(Path(PathManager.get_local_path(path)))))
+    content = read_checkpoint(Path(PathManager.get_local_path(path)))
+    theirs = named_as_torchvision(tensors_in(find_state_dict(content)))
     own = net.state_dict()
     fitting = {name: _fit(theirs[name], own[name]) for name in own if name in theirs}
     fitting = {name: tensor for name, tensor in fitting.items() if tensor.shape == own[name].shape}

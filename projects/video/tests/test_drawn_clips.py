@@ -160,6 +160,7 @@ def test_a_picture_of_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("words", "message"),
     [
         (["--jobs", "0"], r"^error: --jobs, --steps, --train and --val must be at least 1\.$"),
+        (["--seed", "1", "--seed", "0"], r"^error: --seed must be at least 1; got 0\. Test clips have the"),
         (["--preview", "clips.doc"], r"^error: --preview clips\.doc ends in none of \.png, \.pdf, \.svg\.$"),
     ],
 )
