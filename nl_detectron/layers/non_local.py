@@ -100,10 +100,11 @@ class NonLocalBlock(CNNBlockBase):
 
     @torch.no_grad()
     def _centre(self) -> None:
-        """Make w_f ignore, in the new theta and phi, what all channels of x have in common.
+        """Make w_f ignore, in the new theta and phi, the mean over the channels of x at each position.
 
-        After a ReLU that is the larger part of x. With it, w_f . [theta_i, phi_j] may have the same sign for
-        nearly all pairs; where that is negative, the ReLU of Eq. 5 lets nothing through, nor any gradient.
+        After a ReLU it is positive everywhere, and may give w_f . [theta_i, phi_j] the same sign for nearly
+        all pairs; where that is negative, the ReLU of Eq. 5 lets nothing through, nor any gradient. Where phi
+        itself is pooled (`subsample="embedding"`), a rest of the mean stays, as max pooling is not linear.
         """
         for projection, w in zip((self.theta, self.phi), self.w_f.weight[0].chunk(2), strict=True):
             weight = projection.weight.flatten(1)  # (d, C), a view

@@ -131,7 +131,7 @@ def test_initialisation() -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
-def test_a_new_w_f_ignores_what_all_channels_have_in_common(dim: int) -> None:
+def test_a_new_w_f_ignores_the_mean_over_the_channels(dim: int) -> None:
     """It moves no pair, however large it is: after a ReLU it would decide the sign of nearly all of them."""
     block = NonLocalBlock(8, dim=dim, pairwise="concatenation", subsample="none").double()
     x = torch.rand(2, 8, *range(3, 3 + dim), dtype=torch.double)
