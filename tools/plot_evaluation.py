@@ -72,10 +72,12 @@ def find_results(source: Path, name: str | None) -> tuple[Path, str, list[float]
         if not name:
             raise UserError(f"{source} does not say which data set it is of. Add --dataset NAME.")
         return source, name, []
-    if not (config := source / "config.yaml").is_file():  # of the last training or evaluation there
-        raise UserError(f"{source} is not an output folder of train_net.py: it has no config.yaml.")
-    cfg = CfgNode(yaml.safe_load(config.read_text()))
-    names = cfg.DATASETS.TEST
+    try:  # the config of the last training or evaluation there
+        cfg = CfgNode(yaml.safe_load((source / "config.yaml").read_text()))
+        names, sigmas = cfg.DATASETS.TEST, cfg.TEST.KEYPOINT_OKS_SIGMAS
+    except (FileNotFoundError, yaml.YAMLError, AttributeError, AssertionError):
+        text = "it has no config.yaml, or that of a LazyConfig"
+        raise UserError(f"{source} is not an output folder of train_net.py: {text}.") from None
     if (name or len(names) != 1) and name not in names:
         raise UserError(f"{source} was tested on {', '.join(names) or 'nothing'}. Choose one with --dataset.")
     name = name or names[0]
@@ -84,7 +86,7 @@ def find_results(source: Path, name: str | None) -> tuple[Path, str, list[float]
         raise UserError(
             f"{source} has no {file.relative_to(source)}. Evaluate it with train_net.py --eval-only."
         )
-    return file, name, cfg.TEST.KEYPOINT_OKS_SIGMAS
+    return file, name, sigmas
 
 
 def read_truth(name: str) -> COCO:

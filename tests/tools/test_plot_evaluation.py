@@ -166,6 +166,8 @@ def test_a_training_and_a_file_give_the_same_plots(tool: Tool, saved: Path, tmp_
 def test_mistakes(tool: Tool, saved: Path, tmp_path: Path) -> None:
     file = saved / "inference" / RESULTS
     shutil.copytree(saved, tmp_path / "unevaluated", ignore=shutil.ignore_patterns("inference"))
+    (tmp_path / "lazy").mkdir()
+    (tmp_path / "lazy" / "config.yaml").write_text("model: {backbone: !!python/tuple [1]}")
     others = {"empty": "[]", "truth": '{"images": []}', "text": "no JSON", "numbers": "[1]"}
     others["other"] = json.dumps([detection(1, [0, 0, 1, 1], 0.5) | {"image_id": "7.jpg"}])
     for name, content in others.items():
@@ -176,6 +178,7 @@ def test_mistakes(tool: Tool, saved: Path, tmp_path: Path) -> None:
         ((saved, "--dataset", "shapes_val"), f"{saved} was tested on keypoints_shapes_val. Choose one with"),
         ((tmp_path / "unevaluated",), f"has no inference/{RESULTS}. Evaluate it"),
         ((tmp_path,), f"{tmp_path} is not an output folder of train_net.py"),
+        ((tmp_path / "lazy",), f"{tmp_path / 'lazy'} is not an output folder of train_net.py"),
         ((file,), "Add --dataset NAME"),
         ((file, "--dataset", "keypoints_shape_val"), "Did you mean keypoints_shapes_val"),
         ((tmp_path / "other", *shapes), "is not of keypoints_shapes_val, which lacks image '7.jpg'"),
