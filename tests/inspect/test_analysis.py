@@ -1,5 +1,7 @@
 """The counts against Detectron2's and fvcore's of real inference, PyTorch's of real blocks, and by hand."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -204,30 +206,26 @@ def test_what_is_refused(mask_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> 
         count_by_stage(mask_cfg)
     mask_cfg.MODEL.NON_LOCAL.RES4 = [0]
 
-    def build_with_more(cfg: CfgNode) -> nn.Module:
-        model = build_model(cfg)
-        model.roi_heads.mask_point_head = nn.Linear(3, 5)
-        return model
+    def build_with(change: Callable[[nn.Module], object]) -> None:
+        def build(cfg: CfgNode) -> nn.Module:
+            model = build_model(cfg)
+            change(model)
+            return model
 
-    monkeypatch.setattr(analysis, "build_model", build_with_more)
+        monkeypatch.setattr(analysis, "build_model", build)
+
+    build_with(lambda model: setattr(model.roi_heads, "mask_point_head", nn.Linear(3, 5)))
     with pytest.raises(UserError, match=r"roi_heads.mask_point_head is none"):
         count_by_stage(mask_cfg)
 
-    def build_with_another_head(cfg: CfgNode) -> nn.Module:
-        model = build_model(cfg)
-        model.roi_heads.mask_head = nn.Linear(3, 5)
-        return model
-
-    monkeypatch.setattr(analysis, "build_model", build_with_another_head)
+    build_with(lambda model: setattr(model.roi_heads, "mask_head", nn.Linear(3, 5)))
     with pytest.raises(UserError, match=r"own parts can be counted: Linear has no layers\.$"):
         count_by_stage(mask_cfg)
 
-    def build_with_a_bug(cfg: CfgNode) -> nn.Module:
-        model = build_model(cfg)
+    def add_a_bug(model: nn.Module) -> None:
         model.backbone.bottom_up.stem.register_forward_hook(lambda module, *_: module.no_such_name)
-        return model
 
-    monkeypatch.setattr(analysis, "build_model", build_with_a_bug)
+    build_with(add_a_bug)
     with pytest.raises(AttributeError, match="no_such_name"):
         count_by_stage(mask_cfg)
     monkeypatch.setattr(analysis, "build_model", lambda cfg: nn.Linear(3, 5))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from nl_detectron.errors import UserError
 from nl_detectron.files import atomic_write
@@ -71,6 +72,8 @@ def _places_in(file: Path, text: str) -> set[str]:
 def _save(figure: Figure, file: Path) -> None:
     with atomic_write(file) as unfinished:
         figure.savefig(unfinished, dpi=80)
+        if file.suffix == ".png":  # lines in some colors, which a palette holds in a third of the bytes
+            Image.open(unfinished).convert("RGB").quantize(256).save(unfinished, "png", optimize=True)
 
 
 def summary(experiment: Experiment, results: Results) -> str:

@@ -21,5 +21,5 @@ def read_config(file: str, overrides: Sequence[str]) -> DictConfig:
     try:
         return LazyConfig.apply_overrides(cfg, [*overrides])
     except (HydraException, KeyError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise UserError(f"{' '.join(overrides)}: {reason}. Write KEY=VALUE, with keys of {file}.") from error
