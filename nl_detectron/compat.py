@@ -1,4 +1,4 @@
-"""Differences between Detectron2 0.5 and main, and uses of their private names."""
+"""Differences between Detectron2 0.5 and main, and most uses of their private names."""
 
 import functools
 import inspect

@@ -30,7 +30,7 @@ _KEYS = _BLOCK_KEYS | {stage: stage.upper() for stage in STAGES} | {"every": "KE
 
 
 def add_non_local_config(cfg: CfgNode) -> None:
-    """Add the keys with their defaults, in place. Keys that are there already keep their values."""
+    """Add the keys with their defaults, in place. A MODEL.NON_LOCAL that is there already stays as it is."""
     _add_training_keys(cfg)
     if "NON_LOCAL" in cfg.MODEL:
         return

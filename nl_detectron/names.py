@@ -20,7 +20,7 @@ _FLIPS, _BONES = "keypoint_flip_map", "keypoint_connection_rules"  # of metadata
 
 def check_names(cfg: CfgNode) -> None:
     """Raise a UserError for MODEL.CLASS_NAMES or KEYPOINT_NAMES that are not text, or not one for each."""
-    for field, (key, count) in _counts(cfg).items():
+    for field, (key, count) in model_counts(cfg).items():
         ours, names = f"MODEL.{_KEYS[field]}", cfg.MODEL[_KEYS[field]]
         if not all(isinstance(name, str) for name in names):
             raise UserError(f"{ours} must be a list of names in quotes; got {names}.")
@@ -38,7 +38,7 @@ def complete_metadata(cfg: CfgNode) -> Metadata:
     check_names(cfg)
     saved, of_data = saved_metadata(cfg.MODEL.WEIGHTS), _metadata_of(cfg.DATASETS.TEST)
     sources = [{field: cfg.MODEL[key] for field, key in _KEYS.items()}, saved, of_data]
-    counts = {field: count for field, (_, count) in _counts(cfg).items()}
+    counts = {field: count for field, (_, count) in model_counts(cfg).items()}
     counts["stuff_classes"] = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     metadata = dict(of_data)
     for field, count in counts.items():
@@ -52,7 +52,7 @@ def complete_metadata(cfg: CfgNode) -> Metadata:
 
 def store_names(cfg: CfgNode) -> None:
     """Fill MODEL.CLASS_NAMES and KEYPOINT_NAMES from the training data, where they are empty."""
-    for field, (_, count) in _counts(cfg).items():
+    for field, (_, count) in model_counts(cfg).items():
         names = _names(_metadata_of(cfg.DATASETS.TRAIN), field, count)
         cfg.MODEL[_KEYS[field]] = list(cfg.MODEL[_KEYS[field]] or map(str, names))
 
@@ -64,7 +64,7 @@ def training_metadata(cfg: CfgNode) -> dict[str, list]:
     cfg, of_data = cfg.clone(), _metadata_of(cfg.DATASETS.TRAIN)
     cfg.defrost()
     store_names(cfg)
-    stored = {field: names for field in _counts(cfg) if (names := cfg.MODEL[_KEYS[field]])}
+    stored = {field: names for field in model_counts(cfg) if (names := cfg.MODEL[_KEYS[field]])}
     for field, names in stored.items():
         if of_data.get(field) and list(of_data[field]) != names:
             key, name = f"MODEL.{_KEYS[field]}", cfg.DATASETS.TRAIN[0]
@@ -75,7 +75,7 @@ def training_metadata(cfg: CfgNode) -> dict[str, list]:
     return stored
 
 
-def _counts(cfg: CfgNode) -> dict[str, tuple[str, int]]:
+def model_counts(cfg: CfgNode) -> dict[str, tuple[str, int]]:
     """The key that counts a field of metadata, and its value; keypoints only where the model has them."""
     node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
     counts = {"thing_classes": (f"MODEL.{node}.NUM_CLASSES", cfg.MODEL[node].NUM_CLASSES)}

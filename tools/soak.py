@@ -6,7 +6,7 @@
 - Beside them, one training evaluates and saves without end. Its memory and open files are sampled.
 
 Prints a table, writes soak.json and soak.png, and exits with 1 if a training differs, if a killed one
-leaves a process behind, or if memory or open files grow.
+leaves a process behind, if memory or open files grow, or if Ctrl-C gives another exit code than 130.
 
     python tools/soak.py --minutes 20 --output output/soak
 """

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from functools import partial
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -19,9 +20,14 @@ _COCOS = {name for splits in _PREDEFINED_SPLITS_COCO.values() for name in splits
 
 
 def register_from(args: argparse.Namespace) -> None:
-    """Register what `--register-coco` names."""
+    """Register what `--register-coco` names. A tool without --skip-broken takes names, and needs no image."""
     for name, json_file, image_dir in args.register_coco:
-        register_coco(name, json_file, image_dir, getattr(args, "skip_broken", 0), is_quiet=True)
+        try:
+            register_coco(
+                name, json_file, image_dir, getattr(args, "skip_broken", sys.maxsize), is_quiet=True
+            )
+        except UserError as error:
+            raise UserError(f"--register-coco {error}") from None
 
 
 def register_coco(
@@ -41,11 +47,11 @@ def register_coco(
         theirs = [os.path.realpath(taken.get(key, "")) for key in ("source_json", "image_root")]
         if theirs == [os.path.realpath(json_file), os.path.realpath(image_dir)]:
             return
-        raise UserError(f"--register-coco {name}: another data set has this name. Choose a new one.")
+        raise UserError(f"{name}: another data set has this name. Choose a new one.")
     try:
         file = clean_coco_file(json_file, image_dir, may_miss)
     except (UserError, OSError) as error:
-        raise UserError(f"--register-coco {name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     classes = [category["name"] for category in file.content["categories"]]
     metadata = {"thing_classes": classes, **file.keypoints, **_facts(json_file, file)}
     register_coco_instances(name, metadata, write_clean(file, json_file), image_dir)

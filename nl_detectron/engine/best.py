@@ -58,8 +58,9 @@ class BestCheckpoint:
 
 def check_best_metric(cfg: CfgNode) -> None:
     """Refuse a metric that no evaluation of this config gives. Its test sets are registered."""
-    if not cfg.TEST.EVAL_PERIOD:
-        raise UserError("TEST.BEST_METRIC compares evaluations, but TEST.EVAL_PERIOD is 0. Set that, too.")
+    for key, value in (("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD), ("DATASETS.TEST", cfg.DATASETS.TEST)):
+        if not value:
+            raise UserError(f"TEST.BEST_METRIC compares evaluations, but {key} is {value}. Set that, too.")
     metric, names = cfg.TEST.BEST_METRIC, cfg.DATASETS.TEST
     known = [f"{name}/{each}" if len(names) > 1 else each for name in names for each in metrics_of(cfg, name)]
     if metric not in known:

@@ -20,12 +20,12 @@ from detectron2.modeling import build_model
 from torch import nn
 from tqdm import tqdm
 
-from nl_detectron.checkpoint import Checkpointer, check_weights_file, last_intact_checkpoint
+from nl_detectron.checkpoint import check_weights_file, last_intact_checkpoint, load_weights
 from nl_detectron.config import check_non_local_keys
 from nl_detectron.data import Record, check_broken, clean_registered, why_unreadable
 from nl_detectron.errors import UserError, is_user_error
 from nl_detectron.modeling import summarize_non_local
-from nl_detectron.names import check_names
+from nl_detectron.names import check_names, model_counts
 from nl_detectron_cli.arguments import as_typed
 
 from .accumulate import check_batches
@@ -89,17 +89,17 @@ class Checks:
         check_processes(cfg, args)
         if not args.eval_only:
             check_batches(cfg, count_processes(args))
-            for key, value in (
-                ("SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT),
-                ("TEST.LOSS_IMAGES", cfg.TEST.LOSS_IMAGES),
-            ):
-                if value < 0:
-                    raise UserError(f"{key} must be 0 or more; got {value}.")
+        for key, value in (
+            ("SOLVER.CHECKPOINTS_KEPT", cfg.SOLVER.CHECKPOINTS_KEPT),
+            ("TEST.LOSS_IMAGES", cfg.TEST.LOSS_IMAGES),
+            ("--skip-broken", args.skip_broken),
+            ("--draw-training", args.draw_training),
+        ):
+            if value < 0:
+                raise UserError(f"{key} must be 0 or more; got {value}.")
         if args.overwrite and (args.resume or args.eval_only):
             raise UserError("--overwrite starts a new training. Leave out --resume and --eval-only.")
-        if args.skip_broken < 0:
-            raise UserError(f"--skip-broken must be 0 or more; got {args.skip_broken}.")
-        if args.draw_training < 0 or (args.draw_training and args.eval_only):
+        if args.draw_training and args.eval_only:
             raise UserError("--draw-training is a number of training images. Leave out --eval-only.")
         key = "TEST" if args.eval_only else "TRAIN"
         if not cfg.DATASETS[key]:
@@ -168,15 +168,12 @@ class Checks:
         check_weights_file(path)
         if self._model is None:
             return "warn", f"{path} exists, but was not loaded: the model could not be built"
-        checkpointer = Checkpointer(self._model)
         logging.disable()  # Detectron2 warns of each tensor that does not fit
         try:
-            checkpointer.load(path, checkpointables=[])
+            report = load_weights(self._model, path, self.args.allow_mismatch or not self.args.eval_only)
         finally:
             logging.disable(logging.NOTSET)
-        if self.args.eval_only and not self.args.allow_mismatch:
-            checkpointer.report.check_complete()
-        return ("ok" if checkpointer.report.fits else "warn"), str(checkpointer.report)
+        return ("ok" if report.fits else "warn"), str(report)
 
     def _check_output(self) -> Found:
         if not self.cfg.OUTPUT_DIR:
@@ -232,16 +229,12 @@ def read_dataset(key: str, name: str, may_miss: int = 0) -> list[Record]:
 
 def _check_counts(cfg: CfgNode, name: str) -> None:
     """Classes and keypoints of a data set, as far as its metadata has them, against the config's."""
-    nodes = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET"}
-    node = nodes.get(cfg.MODEL.META_ARCHITECTURE)
-    checked = [("thing_classes", node, "NUM_CLASSES")] if node else []
-    if cfg.MODEL.KEYPOINT_ON:
-        checked.append(("keypoint_names", "ROI_KEYPOINT_HEAD", "NUM_KEYPOINTS"))
-    for attribute, node, key in checked:
-        names, count = MetadataCatalog.get(name).get(attribute), cfg.MODEL[node][key]
-        if names is not None and len(names) != count:
+    has_classes = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "RetinaNet", "PanopticFPN")
+    for attribute, (key, count) in model_counts(cfg).items():
+        names = MetadataCatalog.get(name).get(attribute)
+        if names is not None and len(names) != count and (has_classes or attribute != "thing_classes"):
             theirs = f"{name!r} has {len(names)} {attribute}: {reprlib.repr(list(names))}"
-            raise UserError(f"MODEL.{node}.{key} is {count}, but {theirs}. Set it to {len(names)}.")
+            raise UserError(f"{key} is {count}, but {theirs}. Set it to {len(names)}.")
 
 
 def _check_truth(cfg: CfgNode, key: str, name: str) -> None:
@@ -269,7 +262,8 @@ def _check_keypoints(cfg: CfgNode, key: str, name: str, images: list[Record]) ->
     if key == "DATASETS.TRAIN" and not names:
         raise UserError(f"{key} {name!r} has no keypoints, but MODEL.KEYPOINT_ON is True.")
     least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-    if [*cfg.DATASETS.TRAIN] == [name] and not filter_images_with_few_keypoints(images, least):
+    is_only_one = key == "DATASETS.TRAIN" and len(cfg.DATASETS.TRAIN) == 1
+    if is_only_one and not filter_images_with_few_keypoints(images, least):
         rule = f"{least} labelled keypoints (MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE)"
         raise UserError(f"{key} {name!r} has no image with {rule}, so that there is nothing to learn from.")
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or metadata.get("keypoint_oks_sigmas", ())

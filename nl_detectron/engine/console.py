@@ -64,7 +64,7 @@ def describe_run(cfg: CfgNode, images: Mapping[str, int], trains: bool) -> str:
     """Lines on versions, device and data. `images` is how many a data set has."""
     device = cfg.MODEL.DEVICE
     if device.startswith("cuda"):
-        device = f"{device} ({torch.cuda.get_device_name()})"
+        device = f"{device} ({torch.cuda.get_device_name(device)})"
     elif device == "cpu":
         device = f"cpu (threads: {torch.get_num_threads()})"
     code = describe_code().removeprefix("nl_detectron ")

@@ -25,7 +25,7 @@ def count_processes(args: Namespace) -> int:
     """How many a command line asks for, on all machines."""
     if is_under_torchrun():
         return int(os.environ["WORLD_SIZE"])
-    return max(1, args.num_gpus) * args.num_machines
+    return max(1, args.num_gpus) * max(1, args.num_machines)
 
 
 def run_in_processes(function: Callable[[CfgNode, Namespace], None], cfg: CfgNode, args: Namespace) -> None:

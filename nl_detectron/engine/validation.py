@@ -65,7 +65,7 @@ def _records(cfg: CfgNode, name: str) -> list[Record]:
 
 def _mean_losses(cfg: CfgNode, model: nn.Module, records: list[Record]) -> dict[str, float]:
     sums, images = Counter(), 0
-    gpus = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else []
+    gpus = [cfg.MODEL.DEVICE] if cfg.MODEL.DEVICE.startswith("cuda") else []
     # A storage of its own, as models count their samples in the training's; the seed, as they draw them
     with torch.no_grad(), EventStorage(1), torch.random.fork_rng(gpus):
         for batch in build_validation_loader(cfg, records):

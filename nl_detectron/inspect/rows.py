@@ -6,7 +6,7 @@ Letters are those of `layers.pairwise`; K is the number of chosen positions i, S
 import torch
 from torch import Tensor
 
-from nl_detectron.layers import NonLocalBlock
+from nl_detectron.layers import NonLocalBlock, at_least_float32
 
 VALUES_AT_A_TIME = 2**22  # values of the matrix that are held at a time
 
@@ -55,8 +55,7 @@ def _embed(block: NonLocalBlock, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]
     """theta (B, d, N) and phi (B, d, M) in float32 or better, and S'."""
     theta, phi, _ = block.embed(x)
     size = phi.shape[2:]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return theta.flatten(2).to(dtype), phi.flatten(2).to(dtype), size
+    return at_least_float32(theta.flatten(2)), at_least_float32(phi.flatten(2)), size
 
 
 def _rows(block: NonLocalBlock, theta: Tensor, phi: Tensor) -> Tensor:

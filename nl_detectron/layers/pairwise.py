@@ -67,7 +67,7 @@ def concatenation(theta: Tensor, phi: Tensor, g: Tensor, w_f: Tensor) -> Tensor:
     b = _product(w_phi.expand(images, 1, -1), phi, 1.0)  # (B, 1, M)
     kernel = select_kernel("concatenation", theta, phi, g)
     if kernel == "sorted":
-        a, b = _float32(a.squeeze(1)), _float32(b.squeeze(1))
+        a, b = at_least_float32(a.squeeze(1)), at_least_float32(b.squeeze(1))
         # ReLU(a_i + b_j) / M = ReLU(a_i / M + b_j / M)
         return saturate_(sorted_concatenation(a / m, b / m, g))
     if kernel == "slabs":
@@ -117,7 +117,7 @@ def _operands(theta: Tensor, phi: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Te
     float32 or better.
     """
     if not _is_on_gpu(g):
-        return _float32(theta), _float32(phi), _float32(g)
+        return at_least_float32(theta), at_least_float32(phi), at_least_float32(g)
     if theta.dtype != g.dtype:
         theta, phi = saturate_(theta.to(g.dtype)), saturate_(phi.to(g.dtype))
     return theta, phi, g
@@ -127,6 +127,6 @@ def _is_on_gpu(x: Tensor) -> bool:
     return x.is_cuda
 
 
-def _float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -147,7 +147,7 @@ def strides_in_resnets(model: nn.Module) -> Iterator[tuple[NonLocalBlock, int]]:
 
 
 def summarize_non_local(model: nn.Module, image_size: tuple[int, int] | None = None) -> str:
-    """List the non-local blocks with their sizes and options, a line each; "no non-local block" if none.
+    """List the non-local blocks with their sizes and options, a line each; of a baseline, that it has none.
 
     Args:
         image_size: height and width in pixels. With it, multiply-adds are given too, in a head for a region.

@@ -2,10 +2,11 @@
 
 from functools import partial
 
-import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.roi_heads import BaseKeypointRCNNHead, BaseMaskRCNNHead
 from torch import Tensor, nn
+
+from nl_detectron.layers import at_least_float32
 
 
 def locate_in_float32(model: nn.Module) -> nn.Module:
@@ -32,13 +33,9 @@ class _Float32ROIAlign(nn.Module):
         self.roi_align = roi_align
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
-        return self.roi_align(_float32(features), boxes).to(features.dtype)
+        return self.roi_align(at_least_float32(features), boxes).to(features.dtype)
 
 
 def _logits(head: nn.Module, x: Tensor) -> Tensor:
     """What the head decodes, or compares with the truth."""
-    return _float32(type(head).layers(head, x))
-
-
-def _float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return at_least_float32(type(head).layers(head, x))

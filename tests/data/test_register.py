@@ -143,7 +143,7 @@ def test_a_skeleton_that_counts_from_0(register: Register) -> None:
 def test_a_refused_file_is_not_registered(register: Register) -> None:
     dataset = content()
     dataset["annotations"][1]["category_id"] = 77
-    with pytest.raises(UserError, match="^--register-coco birds: .*birds.json is refused"):
+    with pytest.raises(UserError, match="^birds: .*birds.json is refused"):
         register(dataset)
     assert NAME not in DatasetCatalog.list()
 
@@ -161,7 +161,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 def test_a_name_is_taken_once(register: Register, tmp_path: Path) -> None:
     register(content())
     register(content())  # the same one
-    with pytest.raises(UserError, match="--register-coco birds: another data set has this name"):
+    with pytest.raises(UserError, match="^birds: another data set has this name"):
         register_coco(NAME, str(tmp_path / "birds.json"), str(tmp_path))
 
 
@@ -174,3 +174,16 @@ def test_from_the_command_line(register: Register, tmp_path: Path) -> None:
     register_from(args)
     assert {NAME, "others"} <= set(DatasetCatalog.list())
     assert parser.parse_args([]).register_coco == []
+
+
+def test_tools_need_no_images(register: Register, tmp_path: Path) -> None:
+    """They take names; those with --skip-broken read images."""
+    register(content())
+    (tmp_path / "images" / "2.jpg").unlink()
+    data = ["others", str(tmp_path / "birds.json"), str(tmp_path / "images")]
+    args = argparse.Namespace(register_coco=[data], skip_broken=0)
+    with pytest.raises(UserError, match="^--register-coco others: .*or give --skip-broken 1"):
+        register_from(args)
+    del args.skip_broken
+    register_from(args)
+    assert MetadataCatalog.get("others").thing_classes == ["bird", "cat"]

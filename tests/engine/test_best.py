@@ -152,6 +152,7 @@ def test_another_metric_or_test_set_begins_anew(
     ("options", "message"),
     [
         ("segm/AP", "TEST.EVAL_PERIOD is 0"),
+        ("segm/AP TEST.EVAL_PERIOD 1 DATASETS.TEST ()", "DATASETS.TEST is (). Set that, too."),
         ("AP TEST.EVAL_PERIOD 1", "'AP' is not a metric of the evaluation. Set it to bbox/AP or segm/AP."),
         ("segm/ap TEST.EVAL_PERIOD 1", "bbox/AP or segm/AP"),
         ("bbox/AP-nothing TEST.EVAL_PERIOD 1", "bbox/AP or segm/AP"),

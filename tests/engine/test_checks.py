@@ -78,6 +78,8 @@ def test_a_run_does_what_a_dry_run_prints(
         ("SOLVER.AMP.PRECISION float16", "config", "SOLVER.AMP.PRECISION float16 would lose"),
         ("--eval-only DATASETS.TEST ()", "config", "DATASETS.TEST is empty. Name a data set."),
         ("--eval-only", "weights", "--eval-only needs a checkpoint. Set MODEL.WEIGHTS, or give --resume."),
+        ("--draw-training -1", "config", "--draw-training must be 0 or more; got -1."),
+        ("--num-machines 0 SOLVER.IMS_PER_BATCH -1", "config", "SOLVER.IMS_PER_BATCH"),
         ("--overwrite --resume", "config", "--overwrite starts a new training. Leave out --resume"),
         ("SOLVER.CHECKPOINTS_KEPT -1", "config", "SOLVER.CHECKPOINTS_KEPT must be 0 or more; got -1."),
         ("TEST.LOSS_IMAGES -1", "config", "TEST.LOSS_IMAGES must be 0 or more; got -1."),
@@ -176,6 +178,8 @@ def test_keypoints_of_which_none_is_labelled(changed: Callable[..., None], dry_r
     code, lines = dry_run("DATASETS.TRAIN", "('changed',)", config=KEYPOINT)
     assert code == 1
     assert "has no image with 1 labelled keypoints" in lines["DATASETS.TRAIN changed"]
+    sets = "DATASETS.TRAIN ('changed',) DATASETS.TEST ('changed',)".split()
+    assert dry_run("--eval-only", *sets, config=KEYPOINT)[1]["DATASETS.TEST changed"].startswith("ok")
 
 
 @pytest.fixture

@@ -68,9 +68,7 @@ def test_what_it_refuses(run: Run, tmp_path: Path) -> None:
     assert "4.png cannot be read" in run("--decode-all")[0]
     (tmp_path / "birds" / "4.png").unlink()
     code, printed = run("--output", "clean.json")
-    assert code.startswith(
-        "error: --register-coco birds: birds.json is refused. Images whose file is not there"
-    )
+    assert code.startswith("error: birds: birds.json is refused. Images whose file is not there")
     assert printed == ""
     assert not (tmp_path / "clean.json").exists()
 

@@ -26,8 +26,7 @@ def run_models(name: str) -> Iterator[list[str]]:
     models = build_pair(name, device)
     for training in (False, True):
         runs: list[Run] = [partial(run, model, torch.float32, training) for model in models]
-        rounds = 3 if name == "R_50" and not training else 1
-        new, old = compare(runs, device, seconds=0, rounds=rounds)
+        new, old = compare(runs, device, seconds=0)
         yield [name, "training" if training else "inference", *comparison(new, old)]
 
 
