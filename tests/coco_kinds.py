@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -94,6 +96,18 @@ def second(category: dict) -> Change:
     return lambda content, _: content["categories"].append(category)
 
 
+def rle_in_rows(object_: dict) -> dict[str, object]:
+    """Counted along rows, and not along columns."""
+    mask = rle.decode(to_rle(object_))
+    return {"size": [HEIGHT, WIDTH], "counts": [len([*run]) for run in runs_of(mask.ravel())]}
+
+
+def runs_of(pixels: np.ndarray) -> list[list[int]]:
+    """The first is of zeros."""
+    ends = [0, *(np.flatnonzero(np.diff(pixels)) + 1).tolist(), len(pixels)]
+    return [[*range(a, b)] for a, b in pairwise(ends)]
+
+
 def rename(change: Callable[[str], str]) -> Change:
     """Change how the file names are written, not the files."""
 
@@ -109,6 +123,16 @@ def into_folders(content: Content, folder: Path) -> None:
         place = Path("deep", "er", entry["file_name"].upper())
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / entry["file_name"]).rename(folder / place)
+
+
+def accents(content: Content, folder: Path) -> None:
+    (folder / "4.png").rename(folder / normalize("NFD", "4é.png"))
+    content["images"][3]["file_name"] = "4é.png"
+
+
+def per_cent(content: Content, folder: Path) -> None:
+    (folder / "4.png").rename(folder / "4%20.png")
+    content["images"][3]["file_name"] = "C:\\birds\\4%20.png"
 
 
 def rewrite(convert: Callable[[Image.Image], Image.Image], suffix: str = ".png", **options: object) -> Change:
@@ -163,16 +187,32 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
         "annotations that are in the file twice: now once",
         {},
     ),
+    "objects twice, by other ids": (
+        lambda c, _: c["annotations"].extend([{**o, "id": o["id"] + 9.5} for o in c["annotations"]]),
+        "annotations that are in the file twice: now once",
+        {},
+    ),
+    "file of two images": (
+        lambda c, _: (
+            c["images"].append({**c["images"][3], "id": 77}),
+            c["annotations"].append({**c["annotations"][3], "id": 77, "image_id": 77}),
+        ),
+        "images of one file: now one, with the objects of all",
+        {},
+    ),
     "iscrowd missing": (each(iscrowd=...), "iscrowd", {}),
     "iscrowd null": (each(iscrowd=None), "iscrowd", {}),
     "iscrowd text": (each(iscrowd="0"), "iscrowd", {}),
     "iscrowd false": (each(iscrowd=False), "iscrowd", {}),
     "iscrowd true": (one(iscrowd=True), "iscrowd", {"iscrowd": 1}),
     "ignore": (one(ignore=1), "ignore", {"iscrowd": 1}),
+    "ignore no": (each(ignore="no"), "ignore", {}),
     "ignore null": (each(ignore=None), "ignore", {}),
     "area missing": (each(area=...), "area", {}),
     "area null": (each(area=None), "area", {}),
     "area 0": (each(area=0), "area", {}),
+    "area 1": (each(area=1), "area", {}),
+    "area of the image": (each(area=WIDTH * HEIGHT), "area", {}),
     "area of the box": (each(area=36.0 * 22), "area", {}),
     "bbox missing": (each(bbox=...), "bbox", {}),
     "bbox null": (each(bbox=None), "bbox", {}),
@@ -190,6 +230,11 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
         {},
     ),
     "part without points": (one(segmentation=lambda o: [[], *o["segmentation"]]), "parts of fewer", {}),
+    "rle without a pixel": (
+        one(segmentation={"size": [HEIGHT, WIDTH], "counts": [WIDTH * HEIGHT]}),
+        "without a pixel",
+        {"segmentation": ...},
+    ),
     "segmentation empty": (one(segmentation=[]), "segmentation empty", {"segmentation": ...}),
     "num_keypoints missing": (each(num_keypoints=...), "num_keypoints", {}),
     "num_keypoints wrong": (one(num_keypoints=17), "num_keypoints", {}),
@@ -205,6 +250,8 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
     "another drive": (rename(lambda name: f"D:\\birds\\{name}"), "file names of another machine", {}),
     "suffix in capitals": (rename(lambda name: name.replace("png", "PNG")), "file names of another", {}),
     "spaces as in a URL": (rename(lambda name: name.replace(".", "%2E")), "file names of another", {}),
+    "accents as macOS writes them": (accents, "file names of another machine", {}),
+    "a per cent sign": (per_cent, "file names of another machine", {}),
     "in sub-folders": (into_folders, "file names of another machine", {}),
 }
 
@@ -234,75 +281,4 @@ KEPT: dict[str, Change] = {
     "exif that agrees": rewrite(
         lambda picture: picture.transpose(Image.Transpose.ROTATE_90), ".jpg", exif=exif(6)
     ),
-}
-
-# What no one can mend: what the message names.
-REFUSED: dict[str, tuple[Change, str]] = {
-    "image that is not there": (one(image_id=999), r"image_id is not in the file .*annotation 4 .*999"),
-    "image_id null": (one(image_id=None), r"image_id is not in the file .*annotation 4 has image_id None"),
-    "image_id list": (one(image_id=[1]), r"image_id is not in the file .*annotation 4 has image_id \[1\]"),
-    "category that is not there": (one(category_id=7), "category_id is not in the file .*annotation 4"),
-    "image ids missing": (image(id=...), r"Images without an id .*4\.png"),
-    "image id of two": (image(id=1), "Ids that several images have .*1"),
-    "category id of two": (second({"id": 1, "name": "cat"}), "Ids that several categories have"),
-    "keypoints by name": (each(keypoints={"beak": 1}), "keypoints that are not"),
-    "category names twice": (second({"id": 2, "name": "bird"}), "Names that several categories have .*bird"),
-    "no name": (category(name=...), "categories without a name"),
-    "no file name": (image(file_name=...), "images without a file_name"),
-    "all crowd": (each(iscrowd=1), "Every object is a crowd .*iscrowd to 0"),
-    "iscrowd 2": (one(iscrowd=2), r"iscrowd .*annotation 4 of 4\.png: 2"),
-    "bbox x0 y0 x1 y1": (
-        each(bbox=lambda o: [*o["bbox"][:2], o["bbox"][0] + 36, o["bbox"][1] + 22]),
-        "look like x0, y0, x1, y1",
-    ),
-    "bbox fractions": (each(bbox=lambda o: [side / 96 for side in o["bbox"]]), "look like fractions"),
-    "bbox that nothing gives": (
-        one(bbox=[1, 2, 3, -4], segmentation=..., keypoints=...),
-        r"bbox that is no box.*annotation 4 of 4\.png: \[1, 2, 3, -4\]",
-    ),
-    "bbox nan": (
-        one(bbox=[1, 2, 3, float("nan")], segmentation=..., keypoints=...),
-        "bbox that is no box.*nan",
-    ),
-    "polygon of an odd count": (one(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "segmentation that is neither"),
-    "polygon of text": (one(segmentation=[["a"] * 6]), r"segmentation .*annotation 4 of 4\.png"),
-    "polygon of nan": (one(segmentation=[[float("nan")] * 6]), "segmentation that is neither"),
-    "rle of another size": (
-        one(segmentation={"size": [WIDTH, HEIGHT], "counts": [WIDTH * HEIGHT]}),
-        r"RLE\) of another size.*annotation 4 of 4\.png: \[96, 80\]",
-    ),
-    "rle that does not fit": (
-        one(segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 5]}),
-        "counts do not fill",
-    ),
-    "rle cut off": (
-        one(segmentation=lambda o: {**to_rle(o), "counts": to_rle(o)["counts"][:-2]}),
-        "counts do not fill",
-    ),
-    "keypoints of another count": (one(keypoints=[1, 2, 2]), "keypoints that are not 3 finite numbers"),
-    "keypoints nan": (one(keypoints=[float("nan")] * 9), "keypoints that are not 3 finite numbers"),
-    "keypoint names twice": (category(keypoints=["a", "a", "b"]), "not names, each once"),
-    "keypoints by category": (
-        second({"id": 2, "name": "cat", "keypoints": ["nose", "tail", "ear"]}),
-        "Categories with other keypoints",
-    ),
-    "sigmas": (category(sigmas=[0.1]), "sigmas that do not fit .*Give 3"),
-    "skeleton": (category(skeleton=[[1, 9]]), "skeleton with numbers that no keypoint has"),
-    "flip_pairs": (category(flip_pairs=[["beak"]]), "flip_pairs that are not pairs"),
-    "flip_pairs twice": (
-        category(flip_pairs=[["beak", "left_wing"], ["beak", "right_wing"]]),
-        "flip_pairs that are not pairs",
-    ),
-    "file missing": (lambda _, folder: (folder / "4.png").unlink(), r"file is not there .*4\.png"),
-    "16 bits": (
-        rewrite(lambda picture: Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 9)),
-        r"Images of 16 bits.*4\.png",
-    ),
-    "exif rotated": (rewrite(lambda picture: picture, ".jpg", exif=exif(6)), r"EXIF orientation.*4\.jpg"),
-    "another size": (image(height=96, width=80), r"another size than the file .*4\.png has 96 x 80"),
-    "no size and no image": (
-        lambda c, folder: ((folder / "4.png").write_text("x"), c["images"][3].pop("width")),
-        r"without a size whose file cannot be read .*4\.png",
-    ),
-    "objects that are none": (lambda c, _: c["annotations"].append(5), "not JSON objects .*5"),
 }

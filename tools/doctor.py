@@ -80,7 +80,8 @@ def draw(metadata: Metadata, records: Sequence[Record], folder: Path, count: int
             continue
         image = read_image(record["file_name"], format="RGB")
         visualizer = LabelVisualizer(image, metadata)
-        path = folder / f"{Path(record['file_name']).stem}_{record['image_id']}.png"
+        id_ = str(record["image_id"]).replace("/", "_")
+        path = folder / f"{Path(record['file_name']).stem}_{id_}.png"
         drawn = visualizer.draw_dataset_dict(record).get_image()[:, :, ::-1]
         with atomic_write(path) as unfinished:
             unfinished.write_bytes(cv2.imencode(path.suffix, drawn)[1])

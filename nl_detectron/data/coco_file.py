@@ -57,6 +57,9 @@ def _clean(content: dict[str, list[Entry]], json_file: str, image_dir: str, may_
     images, categories = content["images"], content["categories"]
     for key, name in (("images", "file_name"), ("categories", "name")):
         for entry in content[key]:
+            if isinstance(entry, dict) and type(entry.get(name)) in (int, float):
+                entry[name] = str(entry[name])
+                find.mend(f"{name} of {key} that is a number: now text")
             if not isinstance(entry, dict) or not entry.get(name) or not isinstance(entry[name], str):
                 find.refuse(f"Entries of {key} without a {name}", "Add it.", reprlib.repr(entry))
     find.check(json_file)
@@ -67,6 +70,7 @@ def _clean(content: dict[str, list[Entry]], json_file: str, image_dir: str, may_
         del content["annotations"]
         find.mend("annotations is empty: now none, so that predictions are written without AP")
     clean_images(images, image_dir, may_miss, find)
+    _join_images(images, named["image_id"], find)
     objects = content.get("annotations", [])
     keypoints = keypoint_metadata(categories, objects, find)
     clean_objects(objects, named, len(keypoints.get("keypoint_names", ())), find)
@@ -82,8 +86,9 @@ def _read(json_file: str) -> dict[str, list[Entry]]:
     except orjson.JSONDecodeError:  # for NaN and a byte-order mark too
         try:
             content = json.loads(data.decode("utf-8-sig"))
-        except ValueError as error:
-            raise UserError(f"{json_file} is not a JSON file: {error}") from None
+        except (ValueError, RecursionError) as error:
+            remedy = " Save it as UTF-8, not compressed." if isinstance(error, UnicodeError) else ""
+            raise UserError(f"{json_file} is not a JSON file: {error}.{remedy}") from None
     for key in ("images", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not entries:
@@ -125,12 +130,25 @@ def _clean_ids(entries: list[Entry], key: str, find: Findings) -> dict[object, E
     return named
 
 
+def _join_images(images: list[Entry], named: dict[object, Entry], find: Findings) -> None:
+    """One image for each file: the ids of equal entries name the first. Others may be frames of a file."""
+    first: dict[str, Entry] = {}
+    for image in images:
+        one = first.setdefault(image["file_name"], image)
+        if one | {"id": 0} != image | {"id": 0}:
+            find.refuse("Files that different images name", "Make them one image.", image["file_name"])
+    if len(first) < len(images):
+        named |= {id_: first[image["file_name"]] for id_, image in named.items()}
+        images[:] = first.values()
+        find.mend("images of one file: now one, with the objects of all")
+
+
 def _clean_categories(content: Mapping[str, list[Entry]], find: Findings) -> None:
     """Sorted, with unique names, without Roboflow's root: a category above all others that no object has."""
     categories = content["categories"]
     ids = (each.get("category_id") for each in content.get("annotations", ()) if isinstance(each, dict))
     used = {id_ for id_ in ids if isinstance(id_, (int, str))}
-    for root in [each for each in categories if used and each["id"] not in used]:
+    for root in [each for each in categories if each["id"] not in used and _is_above(each)]:
         others = [each for each in categories if each is not root]
         if others and all(each.get("supercategory") == root["name"] for each in others):
             categories.remove(root)
@@ -139,6 +157,11 @@ def _clean_categories(content: Mapping[str, list[Entry]], find: Findings) -> Non
     for name, count in Counter(category["name"] for category in categories).items():
         if count > 1:
             find.refuse("Names that several categories have", "Rename them, or make them one.", name)
+
+
+def _is_above(category: Entry) -> bool:
+    """Whether it has no supercategory, which is "none" to Roboflow."""
+    return str(category.get("supercategory") or "none").lower() == "none"
 
 
 def write_clean(file: CocoFile, source: str) -> str:

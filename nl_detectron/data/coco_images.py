@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from PIL import ExifTags, Image
@@ -27,9 +28,9 @@ def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings
             remedy = "Give height and width, or correct the file."
             find.refuse("Images without a size whose file cannot be read", remedy, image["file_name"])
     spread = images[:: -(-len(images) // HEADERS)]
-    others = [other for image in spread if (other := _other_size(image, folder, find))]
-    for example in others if len(others) > may_miss else ():
-        find.refuse("Images of another size than the file says", "Correct height and width.", example)
+    faults = [fault for image in spread if (fault := _fault(image, folder, find))]
+    for kind, remedy, example in faults if len(faults) > may_miss else ():
+        find.refuse(kind, remedy.format(len(faults)), example)
 
 
 def _find_files(images: Sequence[Entry], folder: str, may_miss: int, find: Findings) -> None:
@@ -68,14 +69,19 @@ def _places_below(folder: str) -> dict[str, list[str]]:
         for name in names:
             place = Path(parent, name).relative_to(folder)
             for start in range(len(place.parts)):
-                places.setdefault("/".join(place.parts[start:]).lower(), []).append(str(place))
+                places.setdefault(_key("/".join(place.parts[start:])), []).append(str(place))
     return places
+
+
+def _key(path: str) -> str:
+    """One for the ways in which systems write a name: capitals, and é as one character or two (macOS)."""
+    return normalize("NFC", path).replace("\\", "/").lower()
 
 
 def _look_up(name: str, places: dict[str, list[str]]) -> str | None:
     """The one file that shares the longest end with a name; None if there is none, or several."""
-    parts = unquote(name).replace("\\", "/").lower().split("/")
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    ways = [_key(way).split("/") for way in (name, unquote(name))]
+    ends = ("/".join(parts[start:]) for parts in ways for start in range(len(parts)))
     found = next((places[end] for end in ends if end in places), [])
     exact = [place for place in found if name.endswith(os.path.basename(place))]  # in capitals too
     return next((alike[0] for alike in (found, exact) if len(alike) == 1), None)
@@ -91,11 +97,15 @@ def read_header(file: str) -> tuple[bool, int, int, bool]:
         return False, 0, 0, False
 
 
-def _other_size(image: Entry, folder: str, find: Findings) -> str:
-    """What size an image has, if another than the file says; one that Detectron2 would spoil is refused."""
-    is_wide, width, height, is_rotated = read_header(os.path.join(folder, image["file_name"]))
-    if not width or not image["height"]:
-        return ""  # left to what reads it, and to --skip-broken
+def _fault(image: Entry, folder: str, find: Findings) -> tuple[str, str, str] | None:
+    """Kind, remedy and example of what --skip-broken may skip; what Detectron2 would spoil is refused."""
+    path = os.path.join(folder, image["file_name"])
+    is_wide, width, height, is_rotated = read_header(path)
+    if not width:
+        kind, remedy = "Images that cannot be read", "Replace them, or give --skip-broken {}."
+        return (kind, remedy, image["file_name"]) if os.path.exists(path) else None
+    if not image["height"]:
+        return None  # refused already
     if is_wide:
         kind = "Images of 16 bits or more a value, which would be clipped at 255 (white)"
         find.refuse(kind, "Convert them to 8 bits.", image["file_name"])
@@ -104,5 +114,6 @@ def _other_size(image: Entry, folder: str, find: Findings) -> str:
         remedy = "Rotate the pixels and remove the tag, or annotate the rotated images."
         find.refuse(kind, remedy, image["file_name"])
     elif (width, height) != (image["width"], image["height"]):
-        return f"{image['file_name']} has {width} x {height} pixels"
-    return ""
+        what = f"{image['file_name']} has {width} x {height} pixels"
+        return "Images of another size than the file says", "Correct height and width.", what
+    return None

@@ -28,24 +28,32 @@ def are_polygons(mask: object) -> bool:
 
 
 def as_polygons(mask: object) -> list[list[float]] | None:
-    """Polygons of a flat list, of a list of points, or of lists of points; short ones are left out."""
+    """Polygons of a flat list, of a list of points, or of lists of points; short ones are left out.
+
+    What is neither is left as it is.
+    """
     if not isinstance(mask, list):
         return None
     if all(isinstance(value, (int, float)) or are_numbers(value, 2) for value in mask):
         mask = [mask]  # not nested
     are_points = [isinstance(part, list) and all(are_numbers(each, 2) for each in part) for part in mask]
     parts = [[*chain(*part)] if points else part for part, points in zip(mask, are_points, strict=True)]
-    return [part for part in parts if not isinstance(part, list) or len(part) >= 6]
+    return [
+        part
+        for part in parts
+        if not isinstance(part, list) or len(part) >= 6 or not are_numbers(part, len(part))
+    ]
 
 
-def fills_its_size(mask: Entry) -> bool:
-    """Whether the runs of an RLE are as long together as its size says."""
+def count_pixels(mask: Entry) -> int | None:
+    """How many pixels an RLE covers; None if its runs are not as long together as its size says."""
     counts, (height, width) = mask.get("counts"), mask["size"]
     try:
         runs = np.asarray(counts if isinstance(counts, list) else _decode_runs(counts))
-        return bool(runs.sum() == height * width and (runs >= 0).all())
+        is_right = runs.ndim == 1 and runs.sum() == height * width and (runs >= 0).all()
+        return int(runs[1::2].sum()) if is_right else None
     except (TypeError, ValueError, AttributeError):
-        return False
+        return None
 
 
 def _decode_runs(counts: str) -> np.ndarray:

@@ -7,36 +7,25 @@ import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
-from .coco_masks import are_numbers, are_polygons, area_of, as_polygons, box_of, fills_its_size
-from .findings import Entry, Findings
+from .coco_agreement import check_agreement, check_boxes
+from .coco_masks import are_numbers, are_polygons, area_of, as_polygons, box_of, count_pixels
+from .findings import Entry, Findings, Place
 
 Named = Mapping[object, Entry]  # images or categories, whose ids are clean, by the ids that the file has
 
-_CORNERS = "x0, y0, x1, y1 (they reach out of their images)"
-_FRACTIONS = "fractions of the image"
-_FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "none": 0, "0.0": 0, "1.0": 1}  # by str(value).lower()
-
-
-@dataclass(slots=True)
-class _Place:
-    """An object with its image, and how a message names it."""
-
-    object: Entry
-    image: Entry
-    find: Findings
-
-    def refuse(self, kind: str, remedy: str, value: object = "") -> None:
-        where = f"annotation {self.object.get('id')} of {self.image['file_name']}"
-        self.find.refuse(kind, remedy, f"{where}: {reprlib.repr(value)}" if value != "" else where)
+_FLAGS = {  # by str(value).lower()
+    **{"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "0.0": 0, "1.0": 1},
+    **{"none": 0, "": 0},
+}
+_FAR = 10  # times the larger side of the image: its masks would take gigabytes
 
 
 def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: int, find: Findings) -> None:
     """Clean objects, whose "image_id" and "category_id" are `named`, and which have so many keypoints."""
-    _drop_repeated(objects, find)
-    boxed: list[_Place] = []  # objects with a right box
+    _drop_repeated(objects, named["image_id"], find)
+    boxed: list[Place] = []  # objects with a right box
     for object_ in objects:
         if not isinstance(object_, dict):
             find.refuse("Objects that are not JSON objects", "Remove them.", reprlib.repr(object_))
@@ -44,7 +33,7 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
         image, category = (_refer(object_, key, named[key], find) for key in ("image_id", "category_id"))
         if image is None or category is None:
             continue
-        place = _Place(object_, image, find)
+        place = Place(object_, image, find)
         _clean_flags(place)
         _clean_mask(place)
         if keypoints:
@@ -56,30 +45,35 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
             boxed.append(place)
     _clean_ids(objects, find)
     _clean_crowds(boxed, find)
-    _check_boxes(boxed, find)
+    check_boxes(boxed)
+    if not find.is_refused:
+        check_agreement(boxed)
 
 
-def _drop_repeated(objects: list[Entry], find: Findings) -> None:
-    """Two of the same object, with one id, as when an export is merged with itself: two boxes to be found."""
-    first: dict[str, Entry] = {}  # by id
-    kept = [each for each in objects if not isinstance(each, dict) or _is_new(each, first)]
+def _drop_repeated(objects: list[Entry], images: Named, find: Findings) -> None:
+    """The same object again, as when an export is merged with itself: two boxes to be found."""
+    first: dict[str, list[Entry]] = {}  # by what is fast to compare
+    kept = [each for each in objects if not isinstance(each, dict) or _is_new(each, images, first)]
     if len(kept) < len(objects):
         objects[:] = kept
         find.mend("annotations that are in the file twice: now once")
 
 
-def _is_new(object_: Entry, first: dict[str, Entry]) -> bool:
-    id_ = object_.get("id")
-    if not isinstance(id_, (int, str)):
-        return True
-    one = first.setdefault(id_, object_)
-    return one is object_ or one != object_
+def _is_new(object_: Entry, images: Named, first: dict[str, list[Entry]]) -> bool:
+    """Whether none before it is equal, in the same image, but for the id; keeps it in `first`."""
+    image = _named(images, object_.get("image_id"))
+    key = f"{image and image['id']} {object_.get('category_id')} {object_.get('bbox')}"
+    others, ids = first.setdefault(key, []), {"id": 0, "image_id": 0}
+    is_new = not any(other | ids == object_ | ids for other in others)
+    if is_new:
+        others.append(object_)
+    return is_new
 
 
 def _refer(object_: Entry, key: str, entries: Named, find: Findings) -> Entry | None:
     """The image or category that an object names, if need be as text for a number, or the reverse."""
     value = object_.get(key)
-    entry = entries.get(value if isinstance(value, (int, float, str)) else None) or entries.get(str(value))
+    entry = _named(entries, value)
     if entry is None:
         remedy = f"Add the {key.removesuffix('_id')}, or remove them."
         example = f"annotation {object_.get('id')} has {key} {reprlib.repr(value)}"
@@ -90,7 +84,11 @@ def _refer(object_: Entry, key: str, entries: Named, find: Findings) -> Entry | 
     return entry
 
 
-def _clean_flags(place: _Place) -> None:
+def _named(entries: Named, id_: object) -> Entry | None:
+    return entries.get(id_ if isinstance(id_, (int, float, str)) else None) or entries.get(str(id_))
+
+
+def _clean_flags(place: Place) -> None:
     """`iscrowd` is 0 or 1; what is to be ignored is a crowd, the one kind that COCO's evaluation ignores."""
     object_ = place.object
     crowd = object_.get("iscrowd")
@@ -100,27 +98,36 @@ def _clean_flags(place: _Place) -> None:
             place.find.mend("iscrowd missing, or not written as 0 or 1: 0 if missing")
         else:
             place.refuse("iscrowd that is not 0 or 1", "Correct it.", crowd)
-    if object_.get("ignore", 0) != 0:
-        object_["iscrowd"] |= _FLAGS.get(str(object_.pop("ignore")).lower(), 1)
+    if (ignore := object_.get("ignore", 0)) != 0:
+        if str(ignore).lower() not in _FLAGS:
+            place.refuse("ignore that is not 0 or 1", "Correct it.", ignore)
+        object_["iscrowd"] |= _FLAGS.get(str(object_.pop("ignore")).lower(), 0)
         place.find.mend("ignore: now iscrowd 1 where it is set, which is neither learned from nor counted")
 
 
-def _clean_mask(place: _Place) -> None:
+def _clean_mask(place: Place) -> None:
     """`segmentation` is a list of polygons or an RLE, or is not there."""
     mask = place.object.get("segmentation")
-    if are_polygons(mask) or "segmentation" not in place.object:
+    if "segmentation" not in place.object:
+        return
+    if are_polygons(mask):
+        _refuse_far(place, mask)
         return
     polygons = as_polygons(mask)
     if isinstance(mask, dict) and mask.get("size") == [place.image["height"], place.image["width"]]:
-        if fills_its_size(mask):
+        if pixels := count_pixels(mask):
             return
-        remedy = "Write the masks anew, with pycocotools or as polygons."
-        place.refuse("Masks (RLE) whose counts do not fill their size", remedy)
+        if pixels is None:
+            remedy = "Write the masks anew, with pycocotools or as polygons."
+            place.refuse("Masks (RLE) whose counts do not fill their size", remedy)
+        else:
+            place.find.mend("masks (RLE) without a pixel: now none")
     elif isinstance(mask, dict) and mask:
         kind, remedy = "Masks (RLE) of another size than their image", "RLE has the image's [height, width]."
         place.refuse(kind, remedy, mask.get("size"))
     elif are_polygons(polygons):
         place.object["segmentation"] = polygons
+        _refuse_far(place, polygons)
         place.find.mend("polygons not nested, or with parts of fewer than 3 points: nested, without these")
         return
     elif not mask or polygons == []:
@@ -131,7 +138,14 @@ def _clean_mask(place: _Place) -> None:
     del place.object["segmentation"]
 
 
-def _clean_keypoints(place: _Place, count: int) -> None:
+def _refuse_far(place: Place, polygons: list[list[float]]) -> None:
+    far = _FAR * max(place.image["height"], place.image["width"])
+    if max(map(max, polygons)) > far or min(map(min, polygons)) < -far:
+        remedy = "Is a decimal point lost? Correct them, or remove the objects."
+        place.refuse(f"Polygons beyond {_FAR} times the size of their images", remedy, polygons)
+
+
+def _clean_keypoints(place: Place, count: int) -> None:
     """`keypoints` are 3 numbers each, for all objects, because Detectron2 takes those of all or of none."""
     points = place.object.get("keypoints")
     if not points:
@@ -140,12 +154,14 @@ def _clean_keypoints(place: _Place, count: int) -> None:
     elif not are_numbers(points, 3 * count):
         kind = f"keypoints that are not 3 finite numbers each for the {count} names"
         place.refuse(kind, "Write x, y and 0, 1 or 2 for each.", points)
+    elif max(points[2::3]) > 2:
+        place.refuse("keypoints whose third number is above 2", "Write x, y and 0, 1 or 2 for each.", points)
     elif place.object.get("num_keypoints") != (labelled := sum(v > 0 for v in points[2::3])):
         place.object["num_keypoints"] = labelled
         place.find.mend("num_keypoints missing or wrong: now the number of labelled keypoints")
 
 
-def _clean_box(place: _Place) -> bool:
+def _clean_box(place: Place) -> bool:
     """`bbox` is x, y, width and height; else it comes from its text, the mask or the keypoints."""
     box = place.object.get("bbox")
     if _is_box(box):
@@ -166,29 +182,36 @@ def _is_box(box: object) -> bool:
 
 def _box_in_text(box: object) -> list[float]:
     is_text = isinstance(box, str) or (isinstance(box, list) and any(isinstance(side, str) for side in box))
-    return [float(each) for each in re.findall(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?", str(box))] if is_text else []
+    return (
+        [float(each) for each in re.findall(r"-?\.?\d+\.?\d*(?:[eE][-+]?\d+)?", str(box))] if is_text else []
+    )
 
 
-def _extent(place: _Place) -> list[float]:
+def _extent(place: Place) -> list[float]:
     """The box around the mask, or else around the labelled keypoints; [] without."""
     mask, points = place.object.get("segmentation"), place.object.get("keypoints")
     if are_polygons(mask) or isinstance(mask, dict):
         return box_of(mask)
-    if not isinstance(points, list) or not are_numbers(points, len(points)) or not any(points[2::3]):
+    if not isinstance(points, list) or not are_numbers(points, len(points)) or len(points) % 3:
         return []
-    return box_of([[*chain(*(points[k : k + 2] for k in range(0, len(points), 3) if points[k + 2] > 0))]])
+    labelled = [points[k : k + 2] for k in range(0, len(points), 3) if points[k + 2] > 0]
+    return box_of([[*chain(*labelled)]]) if labelled else []
 
 
-def _clean_area(place: _Place) -> None:
-    """`area` is that of the mask; of the box where there is no mask."""
+def _clean_area(place: Place) -> None:
+    """`area` is that of the mask; of the box where there is no mask. By it, OKS judges keypoints."""
     area, (_, _, width, height) = place.object.get("area"), place.object["bbox"]
+    of_box, mask = width * height, place.object.get("segmentation")
     is_number = isinstance(area, (int, float)) and 0 < area < sys.float_info.max
-    if is_number and abs(area - width * height) > 1e-3 * area + 1:
+    is_of_box = is_number and abs(area - of_box) <= 1e-3 * area + 1
+    if is_number and 0.1 * of_box < area < 1.1 * of_box and not is_of_box:
         return
-    true = area_of(place.object["segmentation"]) if "segmentation" in place.object else width * height
-    if not is_number or 0 < true < 0.99 * area:
-        place.object["area"] = true or width * height
-        place.find.mend("area missing, 0, or of the box where there is a mask: now of the mask or the box")
+    true = (area_of(mask) if mask else 0) or of_box
+    least = 0.25 * true if mask else 0.01 * true  # the area of a mask that is not in the file may be small
+    if not is_number or not least <= area <= 4 * true or (is_of_box and true < 0.99 * area):
+        place.object["area"] = true
+        kind = "area missing, 0, far from the true one, or of the box where there is a mask"
+        place.find.mend(f"{kind}: now of the mask or the box")
 
 
 def _clean_ids(objects: list[Entry], find: Findings) -> None:
@@ -201,7 +224,7 @@ def _clean_ids(objects: list[Entry], find: Findings) -> None:
             find.mend("ids of annotations missing, from 0, as text or not unique: all numbered from 1")
 
 
-def _clean_crowds(places: Sequence[_Place], find: Findings) -> None:
+def _clean_crowds(places: Sequence[Place], find: Findings) -> None:
     """Where others have masks, the box of a crowd is the region that is ignored."""
     if places and all(place.object["iscrowd"] for place in places):
         rule = "A crowd (iscrowd 1) is neither learned from nor counted"
@@ -212,21 +235,3 @@ def _clean_crowds(places: Sequence[_Place], find: Findings) -> None:
                 x, y, width, height = each["bbox"]
                 each["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
                 find.mend("crowds without a mask: now of the box")
-
-
-def _check_boxes(places: Sequence[_Place], find: Findings) -> None:
-    """Refuse boxes that are, for most objects, not x, y, width and height in pixels."""
-    small = [place for place in places if max(place.object["bbox"]) <= 1]
-    out = [place for place in places if _reaches_out(*place.object["bbox"], place.image)]
-    far = [place for place in out if _reaches_out(*place.object["bbox"], place.image, 1.1)]
-    could_be_corners = all(w > x and h > y for x, y, w, h in (place.object["bbox"] for place in places))
-    few, most = len(places) / (10 if could_be_corners else 2), len(places) / 2
-    for found, limit, guess in ((out, most, _CORNERS), (far, few, _CORNERS), (small, most, _FRACTIONS)):
-        if len(found) > limit:
-            kind, remedy = f"Boxes look like {guess}, {len(found)} of {len(places)}", "COCO has x, y, width"
-            found[0].refuse(kind, f"{remedy} and height in pixels: convert them.", found[0].object["bbox"])
-            return
-
-
-def _reaches_out(x: float, y: float, width: float, height: float, image: Entry, times: float = 1) -> bool:
-    return x + width > times * image["width"] + 1 or y + height > times * image["height"] + 1

@@ -1,6 +1,8 @@
 """What was found in a user's file: departures that were mended, and those for which it is refused."""
 
+import reprlib
 from collections import Counter
+from dataclasses import dataclass
 
 from nl_detectron.errors import UserError
 
@@ -16,6 +18,10 @@ class Findings:
         self.mended: Counter[str] = Counter()
         self.notices: list[str] = []
         self._refused: dict[tuple[str, str], list[str]] = {}
+
+    @property
+    def is_refused(self) -> bool:
+        return bool(self._refused)
 
     def mend(self, kind: str) -> None:
         self.mended[kind] += 1
@@ -36,3 +42,16 @@ class Findings:
     def __str__(self) -> str:
         """A line for each mended kind; "" if there is none."""
         return "\n".join(f"  {count} x {kind}" for kind, count in self.mended.items())
+
+
+@dataclass(slots=True)
+class Place:
+    """An object with its image, and how a message names it."""
+
+    object: Entry
+    image: Entry
+    find: Findings
+
+    def refuse(self, kind: str, remedy: str, value: object = "") -> None:
+        where = f"annotation {self.object.get('id')} of {self.image['file_name']}"
+        self.find.refuse(kind, remedy, f"{where}: {reprlib.repr(value)}" if value != "" else where)

@@ -113,6 +113,7 @@ class Checks:
     def _check_dataset(self, key: str, name: str) -> Found:
         cfg, images = self.cfg, read_dataset(key, name, self.args.skip_broken)
         self.images[name] = len(images)
+        self._check_alike(name)
         _check_counts(cfg, name)
         if cfg.MODEL.KEYPOINT_ON:
             _check_keypoints(cfg, key, name, images)
@@ -120,16 +121,22 @@ class Checks:
             _check_evaluator(name)
         _check_truth(cfg, key, name)
         read = self._read_images(images)
-        for attribute in ("thing_classes", "keypoint_names"):  # their order numbers the classes
-            for other in self.images:
-                ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
-                if ours and theirs and list(ours) != list(theirs):
-                    lists = f"{other!r} has {reprlib.repr(theirs)} and {name!r} {reprlib.repr(ours)}"
-                    raise UserError(f"All data sets need the same {attribute} in the same order; {lists}.")
         objects = sum(len(image.get("annotations", ())) for image in images)
         mended = MetadataCatalog.get(name).get("mended")
         found = f"{len(images)} images, {objects} objects; {read} can be read"
         return "ok", f"{found}; mended in a copy:\n{mended}" if mended else found
+
+    def _check_alike(self, name: str) -> None:
+        """Compare a data set with those checked before: the order of their names numbers the classes."""
+        for attribute in ("thing_classes", "keypoint_names"):
+            for other in self.images:
+                ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
+                if ours and theirs and list(ours) != list(theirs):
+                    lists = f"{other!r} has {reprlib.repr(theirs)} and {name!r} {reprlib.repr(ours)}"
+                    rule = f"All data sets need the same {attribute} in the same order; {lists}"
+                    raise UserError(
+                        f"{rule}. Give their files the same categories, those without objects too."
+                    )
 
     def _check_best_metric(self) -> Found:
         metric, names = self.cfg.TEST.BEST_METRIC, self.cfg.DATASETS.TEST

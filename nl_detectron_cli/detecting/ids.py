@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +32,10 @@ def number_images(names: Mapping[Path, str], truth: Path | None) -> dict[str, in
         UserError: if `truth` lacks an image, or two images have one id.
     """
     if truth:
-        of_truth = {entry["file_name"]: entry["id"] for entry in _read(truth, "images", "file_name")}
+        of_truth = {
+            entry["file_name"].replace("\\", "/"): entry["id"]
+            for entry in _read(truth, "images", "file_name")
+        }
         ids = {name: _find(image, of_truth, truth) for image, name in names.items()}
     else:
         ids = _count(list(names.values()))
@@ -47,17 +51,23 @@ def name_categories(cfg: CfgNode, metadata: Metadata, truth: Path | None) -> lis
     """The id and the name of each class of the model, in order.
 
     They are those of `truth`, a COCO file, or else of the first test set, or else classes count from 0.
+    A `truth` with other names must have as many, which the model has in the order of their ids.
 
     Raises:
         UserError: if `truth` has other categories than the model.
     """
     names = list(metadata.thing_classes)
     if truth:
-        found = sorted((entry["id"], entry["name"]) for entry in _read(truth, "categories", "name"))
-        if len(found) != len(names):
-            what = f"has {len(found)} categories, and the model {len(names)} classes"
-            raise UserError(f"--json-ids {str(truth)!r} {what}. Give the model's own.")
-        return [{"id": id_, "name": name} for id_, name in found]
+        found = _read(truth, "categories", "name")
+        by_name = {entry["name"]: entry for entry in found}
+        if set(names) <= by_name.keys():
+            return [by_name[name] for name in names]
+        if len(found) != len(names) or not all(str(entry["id"]).isdecimal() for entry in found):
+            listed = f"{reprlib.repr([*by_name])}, and the model {reprlib.repr(names)}"
+            raise UserError(
+                f"--json-ids {str(truth)!r} has {len(found)} categories, {listed}. Give the model's own."
+            )
+        return sorted(found, key=lambda entry: int(entry["id"]))
     ids = _ids_of_test_set(cfg)
     ids = ids if len(ids) == len(names) else range(len(names))
     return [{"id": id_, "name": name} for id_, name in zip(ids, names, strict=True)]

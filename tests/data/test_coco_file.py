@@ -1,13 +1,15 @@
 """The door for COCO files: what is kept, mended and refused, and that evaluation then sees the truth."""
 
+import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from coco_kinds import HEIGHT, KEPT, MENDED, REFUSED, WIDTH, each, one, plain, to_rle, write
+from coco_kinds import HEIGHT, KEPT, MENDED, WIDTH, category, each, one, plain, to_rle, write
+from coco_refused import REFUSED
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -117,6 +119,12 @@ def test_as_many_files_may_miss_as_skip_broken_allows(tmp_path: Path) -> None:
     assert clean_coco_file(str(source), str(tmp_path / "birds"), may_miss=1).content["images"]
     with pytest.raises(UserError, match="--skip-broken 1"):
         clean_coco_file(str(source), str(tmp_path / "birds"))
+    (tmp_path / "birds" / "2.png").write_text("<html>not found</html>")
+    assert clean_coco_file(str(source), str(tmp_path / "birds"), may_miss=1).content["images"]
+    with pytest.raises(
+        UserError, match=r"cannot be read \(1: 2.png\). Replace them, or give --skip-broken 1."
+    ):
+        clean_coco_file(str(source), str(tmp_path / "birds"))
 
 
 def test_two_images_never_share_a_file_by_a_guess(tmp_path: Path) -> None:
@@ -129,7 +137,7 @@ def test_two_images_never_share_a_file_by_a_guess(tmp_path: Path) -> None:
 
 def test_few_boxes_that_reach_out_by_far_are_corners(tmp_path: Path) -> None:
     content = plain(tmp_path / "birds")
-    each(bbox=[1, 1, 90, 70])(content, tmp_path)
+    each(bbox=[1, 1, 90, 70], segmentation=...)(content, tmp_path)
     one(bbox=[1, 1, 99, 78])(content, tmp_path)
     assert clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds")).content
     one(bbox=[50, 50, 60, 60])(content, tmp_path)
@@ -149,6 +157,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for text, message in [
         ('{"images": [', "is not a JSON file: Expecting value: line 1"),
+        ("[" * 100_000, "is not a JSON file: "),
         ("[]", "has no list of images"),
         ('{"images": [{}]}', "has no list of categories"),
         ('{"images": [{"id": 1, "file_name": "a"}], "categories": []}', "has no list of categories"),
@@ -156,6 +165,41 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "birds.json").write_text(text)
         with pytest.raises(UserError, match=message):
             clean_coco_file(str(tmp_path / "birds.json"), str(tmp_path / "images"))
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, lambda data: data.decode().encode("utf-16")])
+def test_other_encodings(encode: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    source = write(plain(tmp_path / "birds"), tmp_path / "birds")
+    source.write_bytes(encode(source.read_bytes()))
+    with pytest.raises(UserError, match=r"is not a JSON file: .*Save it as UTF-8, not compressed\.$"):
+        clean_coco_file(str(source), str(tmp_path / "birds"))
+
+
+def test_names_that_are_numbers(tmp_path: Path) -> None:
+    """As classes of digits are."""
+    content = plain(tmp_path / "birds")
+    category(name=7)(content, tmp_path)
+    file = clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds"))
+    assert file.content["categories"][0]["name"] == "7"
+    assert "name of categories that is a number: now text" in str(file.findings)
+
+
+@pytest.mark.parametrize("has_objects", [True, False])
+def test_roots(has_objects: bool, tmp_path: Path) -> None:
+    """Roboflow's stands above all others and has none above; in a split without objects, too."""
+    for others, kept in [
+        ([("birds", "none"), ("bird", "birds"), ("cat", "birds")], ["bird", "cat"]),
+        ([("bird", "none"), ("bird", "bird")], ["bird"]),
+        ([("cat", "bird"), ("bird", "bird")], ["cat", "bird"]),  # one of two birds
+    ]:
+        content = plain(tmp_path / "birds", keypoints=False)
+        names = [{"id": k, "name": name, "supercategory": above} for k, (name, above) in enumerate(others)]
+        content["categories"] = names
+        each(category_id=names[0]["id"] if others[0][1] == "bird" else 1)(content, tmp_path)
+        if not has_objects:
+            del content["annotations"]
+        file = clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds"))
+        assert [category["name"] for category in file.content["categories"]] == kept
 
 
 def test_a_byte_order_mark(tmp_path: Path) -> None:

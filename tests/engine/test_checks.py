@@ -210,6 +210,21 @@ def test_classes_in_another_order(changed: Callable[..., None], dry_run: DryRun)
     assert "All data sets need the same thing_classes in the same order" in lines["DATASETS.TEST changed"]
 
 
+def test_a_test_set_that_lacks_a_class(changed: Callable[..., None], dry_run: DryRun) -> None:
+    """As converters write it that number the classes they meet. NUM_CLASSES cannot be right for both sets."""
+
+    def without_the_last(dataset: dict) -> None:
+        last = dataset["categories"].pop()["id"]
+        dataset["annotations"] = [each for each in dataset["annotations"] if each["category_id"] != last]
+
+    changed("instances", without_the_last)
+    code, lines = dry_run("DATASETS.TEST", "('changed',)")
+    assert code == 1
+    said = lines["DATASETS.TEST changed"]
+    assert "same thing_classes in the same order; 'shapes_train' has ['person', 'circle', " in said
+    assert said.endswith("Give their files the same categories, those without objects too.")
+
+
 def test_a_resume_into_another_training_is_refused(dry_run: DryRun, copied: Path) -> None:
     """Naming what differs; the learning rate and the schedule may be changed on purpose."""
     same = [*SMALL, *STEPS, "OUTPUT_DIR", str(copied)]
@@ -289,7 +304,7 @@ def test_the_first_and_the_last_image_are_read(
     data = ("broken", str(shapes_root / "shapes" / "annotations" / "instances_val.json"), str(broken.parent))
     words = ("--register-coco", *data, "DATASETS.TEST", "('broken',)")
     with registrations_forgotten():
-        for content in (broken.read_bytes()[:200], b"<html>", None):
+        for content in (broken.read_bytes()[:-200], b"<html>", None):
             broken.write_bytes(content) if content else broken.unlink()
             code, lines = dry_run(*words)
             assert code == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from pycocotools import mask as rle
 from runs import KEYPOINT, MASK
 
 from nl_detectron.engine import read_dataset
@@ -108,7 +109,8 @@ def test_what_the_config_cannot_learn(
             size = [image["height"], image["width"]]
             for object_ in dataset["annotations"]:
                 if object_["image_id"] == image["id"]:
-                    object_["segmentation"] = {"size": size, "counts": [40, 400, size[0] * size[1] - 440]}
+                    mask = rle.merge(rle.frPyObjects(object_["segmentation"], *size))
+                    object_["segmentation"] = {"size": size, "counts": mask["counts"].decode()}
 
     register(to_rle)
     said = refused("--config-file", MASK, "DATASETS.TRAIN", "('changed',)", *options.split())

@@ -38,7 +38,7 @@ def test_images_without_truth(names: str, ids: Sequence[int]) -> None:
 def test_images_of_a_truth(tmp_path: Path) -> None:
     """The longest file name that fits."""
     listed = [
-        {"id": 10 * k, "file_name": name} for k, name in enumerate(("ü.png", "a/ü.png", "two\nlines.png"))
+        {"id": 10 * k, "file_name": name} for k, name in enumerate(("ü.png", "a\\ü.png", "two\nlines.png"))
     ]
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps({"images": listed}))
@@ -53,8 +53,29 @@ def test_categories_of_a_truth(tmp_path: Path) -> None:
     found = name_categories(CfgNode(), CLASSES, truth)
     assert found == [{"id": 6 + k, "name": str(3 - k)} for k in range(4)]
     truth.write_text('{"categories": [{"id": 1, "name": "a"}]}')
-    with pytest.raises(UserError, match=r"has 1 categories, and the model 4 classes. Give the model's own.$"):
+    with pytest.raises(
+        UserError, match=r"has 1 categories, \['a'\], and the model \['person', .*the model's own.$"
+    ):
         name_categories(CfgNode(), CLASSES, truth)
+    truth.write_text(json.dumps({"categories": [{"id": f"id{k}", "name": str(k)} for k in range(4)]}))
+    with pytest.raises(UserError, match="has 4 categories, .* Give the model's own"):
+        name_categories(CfgNode(), CLASSES, truth)
+
+
+def test_categories_of_a_truth_by_name(tmp_path: Path) -> None:
+    """In any order, with ids as text, with others between them (Roboflow's root)."""
+    truth = tmp_path / "truth.json"
+    listed = [
+        {"id": f"{k}", "name": name} for k, name in enumerate(("root", *CLASSES.thing_classes[::-1]), 7)
+    ]
+    truth.write_text(json.dumps({"categories": listed}))
+    found = name_categories(CfgNode(), CLASSES, truth)
+    assert [(each["id"], each["name"]) for each in found] == [
+        ("11", "person"),
+        ("10", "circle"),
+        ("9", "square"),
+        ("8", "triangle"),
+    ]
 
 
 def test_categories_of_the_test_set(mask_cfg: CfgNode, shapes_root: Path) -> None:

@@ -55,6 +55,18 @@ def test_a_file_and_its_pictures(run: Run, tmp_path: Path) -> None:
     assert abs(cv2.resize(drawn, plain_.shape[1::-1]).astype(int) - plain_).max() > 60  # objects are drawn
 
 
+def test_pictures_of_images_whose_ids_are_paths(run: Run, tmp_path: Path) -> None:
+    content = json.loads((tmp_path / "birds.json").read_text())
+    for entry, key in [
+        *((e, "id") for e in content["images"]),
+        *((o, "image_id") for o in content["annotations"]),
+    ]:
+        entry[key] = f"train/{entry[key]}.png"
+    write(content, tmp_path / "birds")
+    assert run("--pictures", "looks", "--count", "1")[0] == 0
+    assert [path.name for path in (tmp_path / "looks").iterdir()] == ["1_train_1.png.png"]
+
+
 def test_what_was_mended_is_clean(run: Run, tmp_path: Path) -> None:
     run("--output", "clean.json")
     (tmp_path / "clean.json").replace(tmp_path / "birds.json")
@@ -65,7 +77,7 @@ def test_what_it_refuses(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken.json").touch()
     assert run("--output", "taken.json")[0] == "error: --output taken.json exists. Give a new file."
     (tmp_path / "birds" / "4.png").write_text("no image")
-    assert "4.png cannot be read" in run("--decode-all")[0]
+    assert "Images that cannot be read (1: 4.png). Replace them, or give" in run()[0]
     (tmp_path / "birds" / "4.png").unlink()
     code, printed = run("--output", "clean.json")
     assert code.startswith("error: birds: birds.json is refused. Images whose file is not there")
