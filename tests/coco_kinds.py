@@ -235,6 +235,7 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
         "without a pixel",
         {"segmentation": ...},
     ),
+    "polygon of one point": (one(segmentation=[[0] * 6]), "of one point: now none", {"segmentation": ...}),
     "segmentation empty": (one(segmentation=[]), "segmentation empty", {"segmentation": ...}),
     "num_keypoints missing": (each(num_keypoints=...), "num_keypoints", {}),
     "num_keypoints wrong": (one(num_keypoints=17), "num_keypoints", {}),
@@ -244,6 +245,7 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
     "width missing": (image(width=...), "images whose height or width", {}),
     "size -1": (image(width=-1, height=0), "images whose height or width", {}),
     "size null": (image(width=None, height=None), "images whose height or width", {}),
+    "sizes as floats": (image(width=96.0, height=80.0), "height or width written as 640.0", {}),
     "size text": (image(width="96"), "images whose height or width", {}),
     "backslashes": (rename(lambda name: f"birds\\{name}"), "file names of another machine", {}),
     "another machine": (rename(lambda name: f"/home/ann/birds/{name}"), "file names of another", {}),
@@ -252,6 +254,11 @@ MENDED: dict[str, tuple[Change, str, dict[str, object]]] = {
     "spaces as in a URL": (rename(lambda name: name.replace(".", "%2E")), "file names of another", {}),
     "accents as macOS writes them": (accents, "file names of another machine", {}),
     "a per cent sign": (per_cent, "file names of another machine", {}),
+    "a file of two images, of another machine": (
+        lambda c, _: (c["images"].append({**c["images"][3], "id": 77}), rename("/home/ann/{}".format)(c, _)),
+        "images of one file: now one, with the objects of all",
+        {},
+    ),
     "in sub-folders": (into_folders, "file names of another machine", {}),
 }
 

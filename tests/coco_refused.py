@@ -78,6 +78,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         one(keypoints=[30, 40, -1] * 3, bbox=..., segmentation=...),
         "bbox that is no box",
     ),
+    "bbox of dots": (one(bbox="10.20.30.40.50", segmentation=..., keypoints=...), "bbox that is no box"),
     "bbox that nothing gives": (
         one(bbox=[1, 2, 3, -4], segmentation=..., keypoints=...),
         r"bbox that is no box.*annotation 4 of 4\.png: \[1, 2, 3, -4\]",
@@ -123,6 +124,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         one(segmentation=lambda o: {**to_rle(o), "counts": to_rle(o)["counts"][:-2]}),
         "counts do not fill",
     ),
+    "keypoints of two numbers, without names": (
+        lambda c, _: (category(keypoints=...)(c, _), each(keypoints=[30, 40])(c, _)),
+        "keypoints that are not numbers",
+    ),
     "keypoints of another count": (one(keypoints=[1, 2, 2]), "keypoints that are not 3 finite numbers"),
     "keypoints nan": (one(keypoints=[float("nan")] * 9), "keypoints that are not 3 finite numbers"),
     "keypoint names twice": (category(keypoints=["a", "a", "b"]), "not names, each once"),
@@ -138,7 +143,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "flip_pairs that are not pairs",
     ),
     "file missing": (lambda _, folder: (folder / "4.png").unlink(), r"file is not there .*4\.png"),
-    "file empty": (lambda _, folder: (folder / "4.png").write_bytes(b""), r"cannot be read .*4\.png"),
+    "file empty": (lambda _, folder: (folder / "4.png").write_bytes(b""), r"cannot be read, .*4\.png"),
     "frames of one file": (
         lambda c, _: c["images"].append({**c["images"][3], "id": 77, "frame": 2}),
         r"Files that different images name \(1: 4\.png\)",

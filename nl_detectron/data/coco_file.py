@@ -25,6 +25,8 @@ from .coco_objects import clean_objects
 from .findings import Entry, Findings
 from .keypoints import keypoint_metadata
 
+_ORIGIN = ("id", "license", "coco_url", "flickr_url", "date_captured")  # of an image
+
 
 class CocoFile(NamedTuple):
     """A clean COCO file."""
@@ -35,7 +37,10 @@ class CocoFile(NamedTuple):
 
 
 def clean_coco_file(json_file: str, image_dir: str, may_miss: int = 0) -> CocoFile:
-    """Read and clean a COCO file. Up to `may_miss` images may have no file.
+    """Read and clean a COCO file.
+
+    Args:
+        may_miss: how many images may have no file, and how many one that cannot be read or has another size.
 
     Raises:
         UserError: naming all that has no one right value, by kinds, with examples.
@@ -135,7 +140,7 @@ def _join_images(images: list[Entry], named: dict[object, Entry], find: Findings
     first: dict[str, Entry] = {}
     for image in images:
         one = first.setdefault(image["file_name"], image)
-        if one | {"id": 0} != image | {"id": 0}:
+        if one is not image and one | dict.fromkeys(_ORIGIN) != image | dict.fromkeys(_ORIGIN):
             find.refuse("Files that different images name", "Make them one image.", image["file_name"])
     if len(first) < len(images):
         named |= {id_: first[image["file_name"]] for id_, image in named.items()}

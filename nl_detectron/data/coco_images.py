@@ -15,11 +15,15 @@ HEADERS = 2000  # files, evenly spread, that are opened, without decoding, for t
 
 
 def clean_images(images: list[Entry], folder: str, may_miss: int, find: Findings) -> None:
-    """Clean the images of a file, up to `may_miss` of which may have no file, or another size."""
+    """Clean the images of a file. Up to `may_miss` may have no file, and as many one that does not fit."""
     _find_files(images, folder, may_miss, find)
     for image in images:
+        for key in ("height", "width"):
+            if isinstance(image.get(key), float) and image[key].is_integer():
+                image[key] = int(image[key])
+                find.mend("height or width written as 640.0: now 640")
         size = image.get("height"), image.get("width")
-        if all(type(side) is int and side > 0 for side in size):
+        if all(type(side) is int and 0 < side < 2**31 for side in size):
             continue
         _, image["width"], image["height"], _ = read_header(os.path.join(folder, image["file_name"]))
         if image["width"]:
@@ -47,15 +51,17 @@ def _find_files(images: Sequence[Entry], folder: str, may_miss: int, find: Findi
         return
     places = _places_below(folder)
     known = Counter(image["file_name"] for image in images)
-    missing = []
+    missing, found = [], {}
     for image in lost:
-        place = _look_up(image["file_name"], places)
-        if place and place not in known:  # not that of another image
+        name = image["file_name"]
+        if name not in found and (place := _look_up(name, places)) and place not in known:  # of another image
+            found[name] = place
             known[place] += 1
-            image["file_name"] = place
+        if name in found:
+            image["file_name"] = found[name]
             find.mend("file names of another machine (path, backslashes, case): now as in the folder")
         else:
-            missing.append(image["file_name"])
+            missing.append(name)
     if len(missing) > may_miss:
         for name in missing:
             remedy = f"Correct file_name, or the folder {folder}; or give --skip-broken {len(missing)}."
@@ -91,10 +97,17 @@ def read_header(file: str) -> tuple[bool, int, int, bool]:
     """Whether it has 16 or 32 bits a value, width, height, whether EXIF swaps them; all 0 for no image."""
     try:
         with Image.open(file) as image:
-            is_rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            is_rotated = _orientation(image) in (5, 6, 7, 8)
             return image.mode.startswith(("I", "F")), *image.size[:: -1 if is_rotated else 1], is_rotated
     except Exception:  # Pillow raises errors of many types
         return False, 0, 0, False
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of many types; Detectron2 then does not rotate
+        return 1
 
 
 def _fault(image: Entry, folder: str, find: Findings) -> tuple[str, str, str] | None:
@@ -102,7 +115,8 @@ def _fault(image: Entry, folder: str, find: Findings) -> tuple[str, str, str] | 
     path = os.path.join(folder, image["file_name"])
     is_wide, width, height, is_rotated = read_header(path)
     if not width:
-        kind, remedy = "Images that cannot be read", "Replace them, or give --skip-broken {}."
+        kind = "Images that cannot be read, or are larger than Pillow takes (178 million pixels)"
+        remedy = "Replace them, or give --skip-broken {}."
         return (kind, remedy, image["file_name"]) if os.path.exists(path) else None
     if not image["height"]:
         return None  # refused already

@@ -27,6 +27,11 @@ def are_polygons(mask: object) -> bool:
         return False
 
 
+def is_point(polygons: list[list[float]]) -> bool:
+    """Whether all points are one: a mask that some write where there is none."""
+    return len(set(polygons[0])) <= 2 and not any(box_of(polygons)[2:])
+
+
 def as_polygons(mask: object) -> list[list[float]] | None:
     """Polygons of a flat list, of a list of points, or of lists of points; short ones are left out.
 
@@ -75,7 +80,7 @@ def box_of(mask: Entry | list[list[float]]) -> list[float]:
     """The box x, y, width, height around a right mask."""
     if isinstance(mask, dict):
         return rle.toBbox(_compressed(mask)).tolist()
-    x, y = (np.concatenate([part[axis::2] for part in mask]) for axis in (0, 1))
+    x, y = (np.concatenate([part[axis::2] for part in mask]).astype(float) for axis in (0, 1))
     return [float(value) for value in (x.min(), y.min(), np.ptp(x), np.ptp(y))]
 
 

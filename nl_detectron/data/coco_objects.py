@@ -3,14 +3,16 @@
 A million objects pass in seconds: what is right takes the first test of each function only.
 """
 
+import json
 import re
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from .coco_agreement import check_agreement, check_boxes
-from .coco_masks import are_numbers, are_polygons, area_of, as_polygons, box_of, count_pixels
+from .coco_masks import are_numbers, are_polygons, area_of, as_polygons, box_of, count_pixels, is_point
 from .findings import Entry, Findings, Place
 
 Named = Mapping[object, Entry]  # images or categories, whose ids are clean, by the ids that the file has
@@ -19,6 +21,8 @@ _FLAGS = {  # by str(value).lower()
     **{"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "0.0": 0, "1.0": 1},
     **{"none": 0, "": 0},
 }
+_NUMBER = re.compile(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d.])")
+_EMPTY = "masks without a pixel (RLE), or of one point: now none"
 _FAR = 10  # times the larger side of the image: its masks would take gigabytes
 
 
@@ -31,15 +35,15 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
             find.refuse("Objects that are not JSON objects", "Remove them.", reprlib.repr(object_))
             continue
         image, category = (_refer(object_, key, named[key], find) for key in ("image_id", "category_id"))
-        if image is None or category is None:
+        if image is None or category is None or not image["height"]:  # refused already
             continue
         place = Place(object_, image, find)
         _clean_flags(place)
         _clean_mask(place)
         if keypoints:
             _clean_keypoints(place, keypoints)
-        elif (points := object_.get("keypoints")) and not isinstance(points, list):
-            place.refuse("keypoints that are not a list", "Write x, y and 0, 1 or 2 for each.", points)
+        elif points := object_.get("keypoints"):
+            place.refuse("keypoints that are not numbers", "Write x, y and 0, 1 or 2 for each.", points)
         if _clean_box(place):
             _clean_area(place)
             boxed.append(place)
@@ -52,22 +56,24 @@ def clean_objects(objects: list[Entry], named: Mapping[str, Named], keypoints: i
 
 def _drop_repeated(objects: list[Entry], images: Named, find: Findings) -> None:
     """The same object again, as when an export is merged with itself: two boxes to be found."""
-    first: dict[str, list[Entry]] = {}  # by what is fast to compare
-    kept = [each for each in objects if not isinstance(each, dict) or _is_new(each, images, first)]
-    if len(kept) < len(objects):
-        objects[:] = kept
+    alike: dict[str, list[Entry]] = defaultdict(list)  # by what is fast to compare
+    for each in objects:
+        if isinstance(each, dict) and (image := _named(images, each.get("image_id"))):
+            alike[f"{image['id']} {each.get('category_id')} {each.get('bbox')}"].append(each)
+    again = {id(each) for group in alike.values() if len(group) > 1 for each in _repeats(group)}
+    if again:
+        objects[:] = [each for each in objects if id(each) not in again]
         find.mend("annotations that are in the file twice: now once")
 
 
-def _is_new(object_: Entry, images: Named, first: dict[str, list[Entry]]) -> bool:
-    """Whether none before it is equal, in the same image, but for the id; keeps it in `first`."""
-    image = _named(images, object_.get("image_id"))
-    key = f"{image and image['id']} {object_.get('category_id')} {object_.get('bbox')}"
-    others, ids = first.setdefault(key, []), {"id": 0, "image_id": 0}
-    is_new = not any(other | ids == object_ | ids for other in others)
-    if is_new:
-        others.append(object_)
-    return is_new
+def _repeats(objects: Sequence[Entry]) -> Iterator[Entry]:
+    """Those of an image that equal one before them, but for their ids."""
+    seen: set[str] = set()
+    for each in objects:
+        text = json.dumps(each | {"id": 0, "image_id": 0}, sort_keys=True)
+        if text in seen:
+            yield each
+        seen.add(text)
 
 
 def _refer(object_: Entry, key: str, entries: Named, find: Findings) -> Entry | None:
@@ -110,7 +116,7 @@ def _clean_mask(place: Place) -> None:
     mask = place.object.get("segmentation")
     if "segmentation" not in place.object:
         return
-    if are_polygons(mask):
+    if are_polygons(mask) and not is_point(mask):
         _refuse_far(place, mask)
         return
     polygons = as_polygons(mask)
@@ -121,10 +127,12 @@ def _clean_mask(place: Place) -> None:
             remedy = "Write the masks anew, with pycocotools or as polygons."
             place.refuse("Masks (RLE) whose counts do not fill their size", remedy)
         else:
-            place.find.mend("masks (RLE) without a pixel: now none")
+            place.find.mend(_EMPTY)
     elif isinstance(mask, dict) and mask:
         kind, remedy = "Masks (RLE) of another size than their image", "RLE has the image's [height, width]."
         place.refuse(kind, remedy, mask.get("size"))
+    elif are_polygons(mask):
+        place.find.mend(_EMPTY)
     elif are_polygons(polygons):
         place.object["segmentation"] = polygons
         _refuse_far(place, polygons)
@@ -169,7 +177,9 @@ def _clean_box(place: Place) -> bool:
     for new in (_box_in_text(box), _extent(place)):
         if _is_box(new):
             place.object["bbox"] = new
-            place.find.mend("bbox missing, without a size or as text: now of its text, mask or keypoints")
+            place.find.mend(
+                "bbox missing, without a size or not 4 numbers: now of its text, mask or keypoints"
+            )
             return True
     remedy = "COCO has x, y, width and height, the last two above 0. Correct it, or remove the objects."
     place.refuse("bbox that is no box, where no mask or keypoints give one", remedy, box)
@@ -182,9 +192,7 @@ def _is_box(box: object) -> bool:
 
 def _box_in_text(box: object) -> list[float]:
     is_text = isinstance(box, str) or (isinstance(box, list) and any(isinstance(side, str) for side in box))
-    return (
-        [float(each) for each in re.findall(r"-?\.?\d+\.?\d*(?:[eE][-+]?\d+)?", str(box))] if is_text else []
-    )
+    return [float(number) for number in _NUMBER.findall(str(box))] if is_text else []
 
 
 def _extent(place: Place) -> list[float]:
@@ -199,16 +207,22 @@ def _extent(place: Place) -> list[float]:
 
 
 def _clean_area(place: Place) -> None:
-    """`area` is that of the mask; of the box where there is no mask. By it, OKS judges keypoints."""
+    """`area` is that of the mask; of the box where there is no mask.
+
+    By it, OKS judges keypoints: where they are labelled and there is no mask, it may be a person's beside a
+    face's box, up to less than the whole image.
+    """
     area, (_, _, width, height) = place.object.get("area"), place.object["bbox"]
-    of_box, mask = width * height, place.object.get("segmentation")
+    of_box, mask = float(width) * float(height), place.object.get("segmentation")
     is_number = isinstance(area, (int, float)) and 0 < area < sys.float_info.max
     is_of_box = is_number and abs(area - of_box) <= 1e-3 * area + 1
     if is_number and 0.1 * of_box < area < 1.1 * of_box and not is_of_box:
         return
     true = (area_of(mask) if mask else 0) or of_box
-    least = 0.25 * true if mask else 0.01 * true  # the area of a mask that is not in the file may be small
-    if not is_number or not least <= area <= 4 * true or (is_of_box and true < 0.99 * area):
+    least, most = (0.25 * true, 4 * true) if mask else (0.01 * true, 4 * true)
+    if not mask and place.object.get("num_keypoints"):
+        most = max(most, 0.99 * place.image["height"] * place.image["width"])
+    if not is_number or not least <= area <= most or (is_of_box and true < 0.99 * area):
         place.object["area"] = true
         kind = "area missing, 0, far from the true one, or of the box where there is a mask"
         place.find.mend(f"{kind}: now of the mask or the box")

@@ -36,7 +36,7 @@ def register_coco(
     """Register a data set with Detectron2, with its classes and keypoints. The same one twice is no error.
 
     Args:
-        may_miss: how many images may have no file.
+        may_miss: how many images may have no file, or one that cannot be read.
         is_quiet: whether the caller tells what was mended, by `tell_mended`.
 
     Raises:

@@ -37,6 +37,10 @@ from .run_record import checkpoints_in
 
 Found = tuple[str, str]  # "ok" or "warn", and what was found
 
+_REMEDIES = {
+    "thing_classes": "Give their files the same categories, those without objects too.",
+    "keypoint_names": "Give their categories the same keypoints.",
+}
 COCO_KEYPOINTS = 17  # whose sigmas COCO's evaluation knows
 
 
@@ -128,15 +132,13 @@ class Checks:
 
     def _check_alike(self, name: str) -> None:
         """Compare a data set with those checked before: the order of their names numbers the classes."""
-        for attribute in ("thing_classes", "keypoint_names"):
+        for attribute, remedy in _REMEDIES.items():
             for other in self.images:
                 ours, theirs = (MetadataCatalog.get(each).get(attribute) for each in (name, other))
                 if ours and theirs and list(ours) != list(theirs):
                     lists = f"{other!r} has {reprlib.repr(theirs)} and {name!r} {reprlib.repr(ours)}"
                     rule = f"All data sets need the same {attribute} in the same order; {lists}"
-                    raise UserError(
-                        f"{rule}. Give their files the same categories, those without objects too."
-                    )
+                    raise UserError(f"{rule}. {remedy}")
 
     def _check_best_metric(self) -> Found:
         metric, names = self.cfg.TEST.BEST_METRIC, self.cfg.DATASETS.TEST

@@ -51,7 +51,7 @@ def name_categories(cfg: CfgNode, metadata: Metadata, truth: Path | None) -> lis
     """The id and the name of each class of the model, in order.
 
     They are those of `truth`, a COCO file, or else of the first test set, or else classes count from 0.
-    A `truth` with other names must have as many, which the model has in the order of their ids.
+    A `truth` with none of the names must have as many, which the model has in the order of their ids.
 
     Raises:
         UserError: if `truth` has other categories than the model.
@@ -62,12 +62,14 @@ def name_categories(cfg: CfgNode, metadata: Metadata, truth: Path | None) -> lis
         by_name = {entry["name"]: entry for entry in found}
         if set(names) <= by_name.keys():
             return [by_name[name] for name in names]
-        if len(found) != len(names) or not all(str(entry["id"]).isdecimal() for entry in found):
+        are_numbers = all(str(entry["id"]).isdecimal() for entry in found)
+        in_order = sorted(found, key=lambda entry: int(entry["id"])) if are_numbers else []
+        if len(in_order) != len(names) or not by_name.keys().isdisjoint(names):
             listed = f"{reprlib.repr([*by_name])}, and the model {reprlib.repr(names)}"
             raise UserError(
                 f"--json-ids {str(truth)!r} has {len(found)} categories, {listed}. Give the model's own."
             )
-        return sorted(found, key=lambda entry: int(entry["id"]))
+        return in_order
     ids = _ids_of_test_set(cfg)
     ids = ids if len(ids) == len(names) else range(len(names))
     return [{"id": id_, "name": name} for id_, name in zip(ids, names, strict=True)]
@@ -87,10 +89,13 @@ def _ids_of_test_set(cfg: CfgNode) -> Sequence[int]:
 
 def _read(path: Path, key: str, name: str) -> list[dict[str, object]]:
     try:
-        return [{"id": entry["id"], name: entry[name]} for entry in json.loads(path.read_bytes())[key]]
-    except (ValueError, KeyError, TypeError):
-        what = f"lacks {key!r} with an 'id' and a {name!r} each"
-        raise UserError(f"--json-ids {str(path)!r} is not a COCO file: it {what}.") from None
+        entries = [{"id": entry["id"], name: entry[name]} for entry in json.loads(path.read_bytes())[key]]
+        if all(isinstance(value, (int, float, str)) for entry in entries for value in entry.values()):
+            return [{**entry, name: str(entry[name])} for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    what = f"lacks {key!r} with an 'id' and a {name!r} each"
+    raise UserError(f"--json-ids {str(path)!r} is not a COCO file: it {what}.")
 
 
 def _find(image: Path, ids: Mapping[str, int], truth: Path) -> int:

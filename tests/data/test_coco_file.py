@@ -122,7 +122,7 @@ def test_as_many_files_may_miss_as_skip_broken_allows(tmp_path: Path) -> None:
     (tmp_path / "birds" / "2.png").write_text("<html>not found</html>")
     assert clean_coco_file(str(source), str(tmp_path / "birds"), may_miss=1).content["images"]
     with pytest.raises(
-        UserError, match=r"cannot be read \(1: 2.png\). Replace them, or give --skip-broken 1."
+        UserError, match=r"cannot be read, .*\(1: 2.png\). Replace them, or give --skip-broken 1."
     ):
         clean_coco_file(str(source), str(tmp_path / "birds"))
 
@@ -143,6 +143,17 @@ def test_few_boxes_that_reach_out_by_far_are_corners(tmp_path: Path) -> None:
     one(bbox=[50, 50, 60, 60])(content, tmp_path)
     with pytest.raises(UserError, match=r"look like x0, y0, x1, y1 .*1 of 6 \(1: annotation 4 of 4.png"):
         clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "birds"))
+
+
+def test_images_without_a_size_accuse_no_object(tmp_path: Path) -> None:
+    content = plain(tmp_path / "birds")
+    for entry in content["images"]:
+        del entry["height"], entry["width"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as error:
+        clean_coco_file(str(write(content, tmp_path / "birds")), str(tmp_path / "empty"))
+    assert "Images without a size whose file cannot be read (6: " in str(error.value)
+    assert "annotation" not in str(error.value)
 
 
 def test_a_crowd_without_a_mask_is_its_box(tmp_path: Path) -> None:

@@ -57,6 +57,13 @@ def test_categories_of_a_truth(tmp_path: Path) -> None:
         UserError, match=r"has 1 categories, \['a'\], and the model \['person', .*the model's own.$"
     ):
         name_categories(CfgNode(), CLASSES, truth)
+    truth.write_text(json.dumps({"categories": [{"id": k, "name": name} for k, name in enumerate("abc")]}))
+    with pytest.raises(UserError, match=r"has 3 categories, .* and the model \['b', 'c', 'd'\]"):
+        name_categories(CfgNode(), Metadata(thing_classes=["b", "c", "d"]), truth)
+    for name in (None, ["a"], {}):
+        truth.write_text(json.dumps({"categories": [{"id": 1, "name": name}]}))
+        with pytest.raises(UserError, match="is not a COCO file: it lacks 'categories'"):
+            name_categories(CfgNode(), CLASSES, truth)
     truth.write_text(json.dumps({"categories": [{"id": f"id{k}", "name": str(k)} for k in range(4)]}))
     with pytest.raises(UserError, match="has 4 categories, .* Give the model's own"):
         name_categories(CfgNode(), CLASSES, truth)

@@ -77,7 +77,7 @@ def test_what_it_refuses(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken.json").touch()
     assert run("--output", "taken.json")[0] == "error: --output taken.json exists. Give a new file."
     (tmp_path / "birds" / "4.png").write_text("no image")
-    assert "Images that cannot be read (1: 4.png). Replace them, or give" in run()[0]
+    assert "(1: 4.png). Replace them, or give --skip-broken 1." in run()[0]
     (tmp_path / "birds" / "4.png").unlink()
     code, printed = run("--output", "clean.json")
     assert code.startswith("error: birds: birds.json is refused. Images whose file is not there")
