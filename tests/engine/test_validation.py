@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,13 +112,15 @@ def test_are_of_the_images_that_a_training_takes(
     content = json.loads((shapes_root / "shapes/annotations/person_keypoints_val.json").read_text())
     names = {image["id"]: image["file_name"] for image in content["images"]}
     person = content["annotations"][0]
-    hidden = {"file_name": names[person["image_id"]], "id": 1000, "width": 96, "height": 96}
+    shutil.copytree(shapes_root / "shapes/val", tmp_path / "val")
+    shutil.copy(tmp_path / "val" / names[person["image_id"]], tmp_path / "val" / "hidden.jpg")
+    hidden = {"file_name": "hidden.jpg", "id": 1000, "width": 96, "height": 96}
     points = {"keypoints": [0] * len(person["keypoints"]), "num_keypoints": 0}
     content["images"].append(hidden)
     content["annotations"].append({**person, **points, "id": 1000, "image_id": 1000})
     (tmp_path / "hidden.json").write_text(json.dumps(content))
     with registrations_forgotten():
-        register_coco("hidden", str(tmp_path / "hidden.json"), str(shapes_root / "shapes/val"))
+        register_coco("hidden", str(tmp_path / "hidden.json"), str(tmp_path / "val"))
         keypoint_cfg.DATASETS.TEST = ("hidden",)
         assert validation_losses(keypoint_cfg, model) == expected
 
