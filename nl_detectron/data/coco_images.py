@@ -54,7 +54,8 @@ def _find_files(images: Sequence[Entry], folder: str, may_miss: int, find: Findi
     missing, found = [], {}
     for image in lost:
         name = image["file_name"]
-        if name not in found and (place := _look_up(name, places)) and place not in known:  # of another image
+        place = None if name in found else _look_up(name, places)
+        if place and place not in known:  # not that of another image
             found[name] = place
             known[place] += 1
         if name in found:

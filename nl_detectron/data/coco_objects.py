@@ -17,10 +17,8 @@ from .findings import Entry, Findings, Place
 
 Named = Mapping[object, Entry]  # images or categories, whose ids are clean, by the ids that the file has
 
-_FLAGS = {  # by str(value).lower()
-    **{"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "0.0": 0, "1.0": 1},
-    **{"none": 0, "": 0},
-}
+_FLAGS = dict.fromkeys(("0", "0.0", "false", "no", "none", ""), 0)  # by str(value).lower()
+_FLAGS |= dict.fromkeys(("1", "1.0", "true", "yes"), 1)
 _NUMBER = re.compile(r"(?<![\d.])-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\d.])")
 _EMPTY = "masks without a pixel (RLE), or of one point: now none"
 _FAR = 10  # times the larger side of the image: its masks would take gigabytes
@@ -177,9 +175,7 @@ def _clean_box(place: Place) -> bool:
     for new in (_box_in_text(box), _extent(place)):
         if _is_box(new):
             place.object["bbox"] = new
-            place.find.mend(
-                "bbox missing, without a size or not 4 numbers: now of its text, mask or keypoints"
-            )
+            place.find.mend("bbox missing, without a size or not 4 numbers: of its text, mask or keypoints")
             return True
     remedy = "COCO has x, y, width and height, the last two above 0. Correct it, or remove the objects."
     place.refuse("bbox that is no box, where no mask or keypoints give one", remedy, box)

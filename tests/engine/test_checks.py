@@ -79,7 +79,7 @@ def test_a_run_does_what_a_dry_run_prints(
         ("--eval-only DATASETS.TEST ()", "config", "DATASETS.TEST is empty. Name a data set."),
         ("--eval-only", "weights", "--eval-only needs a checkpoint. Set MODEL.WEIGHTS, or give --resume."),
         ("--draw-training -1", "config", "--draw-training must be 0 or more; got -1."),
-        ("--num-machines 0 SOLVER.IMS_PER_BATCH -1", "config", "SOLVER.IMS_PER_BATCH"),
+        ("--num-machines 0 SOLVER.IMS_PER_BATCH -1", "config", "which 1 processes cannot share"),
         ("--overwrite --resume", "config", "--overwrite starts a new training. Leave out --resume"),
         ("SOLVER.CHECKPOINTS_KEPT -1", "config", "SOLVER.CHECKPOINTS_KEPT must be 0 or more; got -1."),
         ("TEST.LOSS_IMAGES -1", "config", "TEST.LOSS_IMAGES must be 0 or more; got -1."),
